@@ -1,0 +1,117 @@
+"""Virtual clients that misbehave: each fault spoils an honest update in one way.
+
+For seeing, before a deployment, that a federation survives them: `--faults nan:0.2`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fedsys.admission import Update
+from fedsys.checks import at_least, at_most
+from fedsys.choices import Family
+from fedsys.randomness import Purpose, hashed
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Each client of a round misbehaves with probability `share`."""
+
+    share: float = 0.1
+
+    def __post_init__(self) -> None:
+        at_least(0, share=self.share)
+        at_most(1, share=self.share)
+
+    def strikes(self, seed: int, round: int, clients: np.ndarray) -> np.ndarray:
+        """[clients], which of them misbehave in the round."""
+        return hashed(seed, Purpose.FAULTS, round, clients) < self.share * 2.0**64
+
+    def spoil(self, update: Update, client: int) -> Update:
+        """What the client sends instead of its honest update."""
+        raise NotImplementedError
+
+
+class NotANumber(Fault):
+    def spoil(self, update: Update, client: int) -> Update:
+        return _with_number(update, np.nan)
+
+
+class Infinite(Fault):
+    def spoil(self, update: Update, client: int) -> Update:
+        return _with_number(update, np.inf)
+
+
+class WrongShape(Fault):
+    def spoil(self, update: Update, client: int) -> Update:
+        name, tensor = _first(update)
+        return replace(update, tensors={**update.tensors, name: tensor[..., None]})
+
+
+class WrongType(Fault):
+    def spoil(self, update: Update, client: int) -> Update:
+        name, tensor = _first(update)
+        return replace(update, tensors={**update.tensors, name: tensor.astype(np.float16)})
+
+
+class MissingKey(Fault):
+    def spoil(self, update: Update, client: int) -> Update:
+        return replace(update, tensors=dict(list(update.tensors.items())[1:]))
+
+
+class ExtraKey(Fault):
+    def spoil(self, update: Update, client: int) -> Update:
+        return replace(update, tensors={**update.tensors, "extra": np.zeros(1, np.float32)})
+
+
+class ZeroWeight(Fault):
+    def spoil(self, update: Update, client: int) -> Update:
+        return replace(update, weight=0.0)
+
+
+class NegativeWeight(Fault):
+    def spoil(self, update: Update, client: int) -> Update:
+        return replace(update, weight=-update.weight)
+
+
+class AbsurdWeight(Fault):
+    def spoil(self, update: Update, client: int) -> Update:
+        return replace(update, weight=1e30)
+
+
+KINDS: dict[str, type[Fault]] = {
+    "nan": NotANumber,
+    "infinity": Infinite,
+    "shape": WrongShape,
+    "dtype": WrongType,
+    "missing": MissingKey,
+    "extra": ExtraKey,
+    "zero-weight": ZeroWeight,
+    "negative-weight": NegativeWeight,
+    "absurd-weight": AbsurdWeight,
+}
+
+
+class AnyFault(Fault):
+    """A client has one of the kinds of fault, always the same."""
+
+    def spoil(self, update: Update, client: int) -> Update:
+        kinds = list(KINDS.values())
+        return kinds[client % len(kinds)](self.share).spoil(update, client)
+
+
+FAULTS = Family("fault", {"any": AnyFault, **KINDS})
+
+
+def _first(update: Update) -> tuple[str, np.ndarray]:
+    return next(iter(update.tensors.items()))
+
+
+def _with_number(update: Update, value: float) -> Update:
+    """The update with one number of its first tensor replaced."""
+    name, tensor = _first(update)
+    spoiled = tensor.copy()
+    spoiled.flat[-1] = value
+    return replace(update, tensors={**update.tensors, name: spoiled})

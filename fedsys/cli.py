@@ -1,0 +1,205 @@
+"""The command line: `fedsys simulate`, `runs`, `compare` and `report`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fedsys.errors import FedsysError, UsageError
+
+if TYPE_CHECKING:
+    from fedsys.experiment import Experiment
+    from fedsys.runs import Run
+
+KEYS = {
+    "task": ("task", "NAME", "What is learned: digits, fashion-mnist, credit-default, heart, table, "
+             "synthetic, or my_file.py:my_task."),
+    "data": ("task.data", "PATH", "Folder or file of the task's data."),
+    "model": ("task.model", "NAME", "Which of the task's models."),
+    "label": ("task.label", "COLUMN", "Label column of a table."),
+    "client_column": ("task.client", "COLUMN", "Column that says whose a row is."),
+    "clients": ("clients", "N", "Virtual clients [100, or the data's natural owners]."),
+    "cohort": ("cohort", "N", "Clients a round [10, or all where there are fewer]."),
+    "partition": ("partition", "RULE", "iid, dirichlet:ALPHA, shards:N, labels:K, quantity:ALPHA, "
+                  "features:SKEW or natural [natural where the data has owners, else iid]."),
+    "strategy": ("strategy", "NAME", "fedavg, fedsgd, fedprox:MU, fedavgm:MOMENTUM, fedadagrad:RATE, "
+                 "fedadam:RATE, fedyogi:RATE or scaffold [fedavg]."),
+    "epochs": ("local.epochs", "N", "Passes over a client's rows in a round [5]."),
+    "steps": ("local.steps", "N", "Batches a client trains on in a round, instead of epochs."),
+    "batch": ("local.batch", "N", "Rows a step; 0 is all of a client's rows [10]."),
+    "rate": ("local.rate", "X", "The clients' learning rate [0.1]."),
+    "optimizer": ("local.optimizer", "RULE", "sgd, sgd:MOMENTUM,DECAY or adam [sgd]."),
+    "clip": ("local.clip", "NORM", "Shortens longer gradients to this norm."),
+    "weighting": ("weighting", "HOW", "examples or uniform [examples]."),
+    "rounds": ("rounds", "N", "How many rounds [50]."),
+    "evaluate": ("evaluate", "N", "Rounds between evaluations on the test set; 0: at the end [1]."),
+    "evaluate_clients": ("evaluate_clients", "N", "The same on every client [0]."),
+    "quorum": ("quorum", "PART", "Part of a cohort's updates that must be good [0.5]."),
+    "faults": ("faults", "KIND:SHARE", "Clients that misbehave on purpose, such as nan:0.1."),
+    "compiler": ("compiler", "NAME", "xla, graph, or auto by the model's layers [auto]."),
+    "seed": ("seed", "N", "Of everything random [0]."),
+}  # fmt: skip
+"""Options that say something about the experiment: its key, a placeholder, the help."""
+
+
+def main() -> None:
+    """Runs the command line; a mistake becomes one line and an exit code."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        code = command.main(prog_name="fedsys", standalone_mode=False)
+    except click.ClickException as error:
+        code = _fail(error.format_message(), 2)
+    except FedsysError as error:
+        code = _fail(str(error), error.code)
+    except (click.Abort, KeyboardInterrupt):
+        code = _fail("interrupted", 130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"fedsys: {' '.join(message.split())}", err=True)
+    return code
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="fedsys")
+def command() -> None:
+    """Federated learning: many owners of private data train one model."""
+
+
+def _experiment_options(function: Any) -> Any:
+    for name, (_, metavar, text) in reversed(KEYS.items()):
+        option = f"--{name.replace('_', '-')}"
+        function = click.option(option, name, metavar=metavar, help=text)(function)
+    return function
+
+
+def _out(function: Any) -> Any:
+    return click.option(
+        "--out", type=click.Path(path_type=Path), default="runs", help="Folder of the runs [runs]."
+    )(function)
+
+
+@command.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@_experiment_options
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
+              help="Any key of the experiment, such as strategy.tau=1e-3. Repeatable.")  # fmt: skip
+@click.option("--resume", metavar="RUN", help="Go on with a run: its folder or name.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Threads [all cores].")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@_out
+def simulate(
+    file: Path | None,
+    settings: tuple[str, ...],
+    resume: str | None,
+    workers: int | None,
+    as_json: bool,
+    quiet: bool,
+    out: Path,
+    **options: str | None,
+) -> int:
+    """Simulates a federation on this machine.
+
+    FILE is an experiment in TOML, as every run folder holds one; options override it.
+    """
+    from fedsys.console import Console
+
+    console = Console(quiet=quiet, as_json=as_json)
+    given = {key: value for key, value in options.items() if value is not None}
+    if resume is not None:
+        run = _resume(resume, file, settings, given, workers, out, console)
+    else:
+        experiment = _experiment(file, given, settings)
+        with console.loading():
+            from fedsys.simulation import simulate as start
+        run = start(experiment, out=out, workers=workers, watcher=console)
+    console.finished(run)
+    return 0 if run.facts["status"] == "done" else 130
+
+
+def _resume(
+    name: str,
+    file: Path | None,
+    settings: tuple[str, ...],
+    given: dict[str, str],
+    workers: int | None,
+    out: Path,
+    console: Any,
+) -> Run:
+    from fedsys.choices import Text, convert
+    from fedsys.runs import Run
+
+    others = [f"--{key.replace('_', '-')}" for key in given if key != "rounds"]
+    if file or settings or others:
+        what = str(file or ", ".join([*others, *(f"--set {item}" for item in settings)]))
+        raise UsageError(
+            f"--resume goes on with the run's own experiment and takes --rounds alone, not {what}"
+        )
+    rounds = convert(Text(given["rounds"]), int, "rounds") if "rounds" in given else None
+    Run.open(Path(name), out)  # says what is wrong before TensorFlow is loaded
+    with console.loading():
+        from fedsys.simulation import resume as go_on
+    return go_on(name, rounds=rounds, out=out, workers=workers, watcher=console)
+
+
+def _experiment(file: Path | None, given: dict[str, str], settings: tuple[str, ...]) -> Experiment:
+    """The experiment that a file says, with the options put over it."""
+    from fedsys.choices import Text
+    from fedsys.experiment import Experiment, merged, read_table
+
+    table = {**Experiment().table(), **(read_table(file) if file else {})}
+    for name, value in given.items():
+        table = merged(table, KEYS[name][0], Text(value))
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise UsageError(f"--set {setting}: write it as KEY=VALUE")
+        table = merged(table, key, Text(value))
+    return Experiment.of(table, str(file) if file else "")
+
+
+@command.command()
+@_out
+def runs(out: Path) -> None:
+    """Lists the runs."""
+    from rich.console import Console as Screen
+
+    from fedsys.compare import run_table
+    from fedsys.runs import all_runs
+
+    Screen().print(run_table(all_runs(out)))
+
+
+@command.command()
+@click.argument("names", nargs=-1, required=True, metavar="RUN RUN...")
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page with curves, too.")
+@_out
+def compare(names: tuple[str, ...], html: Path | None, out: Path) -> None:
+    """Compares runs: in what they differ, and what came of it."""
+    from rich.console import Console as Screen
+
+    from fedsys.compare import compare_text, render_comparison
+    from fedsys.runs import Run
+    from fedsys.storage import write_atomic
+
+    found = [Run.open(Path(name), out) for name in names]
+    Screen().print(compare_text(found))
+    if html is not None:
+        write_atomic(html, [render_comparison(found).encode()])
+        click.echo(html)
+
+
+@command.command()
+@click.argument("name", metavar="RUN")
+@_out
+def report(name: str, out: Path) -> None:
+    """Writes a run's report anew, and prints where it is."""
+    from fedsys.runs import Run
+
+    click.echo(Run.open(Path(name), out).report())

@@ -1,0 +1,264 @@
+"""The compiled engine: a cohort in this process, in compiled calls on threads."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from fedsys.admission import Gate, Reason, Refusal, Refused, Update
+from fedsys.arithmetic import multiply_accumulates
+from fedsys.clients.faults import Fault
+from fedsys.engine import Aggregate, Work
+from fedsys.lanes import lanes
+from fedsys.layout import Layout
+from fedsys.local import Local
+from fedsys.objectives import objective
+from fedsys.partition import Partition
+from fedsys.plan import Plan, draw_plan, steps_of
+from fedsys.strategy import Strategy
+from fedsys.task import Task
+from fedsys.training import Moved, client_seeds, compile_training, prefers_xla, random_layers
+
+
+def use_threads(workers: int, cohort: int) -> None:
+    """Divides the cores between calls that run beside each other and the operations in a call.
+
+    TensorFlow fixes this once in a process; where it has started, things stay as they are.
+    """
+    with suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(max(1, workers // cohort))
+        tf.config.threading.set_inter_op_parallelism_threads(workers)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A cohort's clients that have rows, lane by lane, and what they need that is not weights.
+
+    clients: [clients] numbers, in the order of the lanes; plan and seeds go with them.
+    lanes: [lanes + 1]; lane i is the clients `lanes[i]` to `lanes[i + 1]`.
+    spoiled: [clients], whose update an injected fault spoils.
+    """
+
+    clients: np.ndarray
+    plan: Plan
+    lanes: np.ndarray
+    seeds: np.ndarray
+    spoiled: np.ndarray
+
+
+@dataclass(frozen=True)
+class Partial:
+    """What one lane gave: sums over its admitted clients. Partials add up."""
+
+    total: np.ndarray
+    weight: float
+    clients: list[int]
+    losses: list[float]
+    refused: list[Refusal]
+    drift: np.ndarray | None = None
+    memory: Mapping[int, np.ndarray] = field(default_factory=dict)
+
+
+class CompiledEngine:
+    """Runs cohorts of virtual clients in one process.
+
+    Clients of a lane are trained one after another inside one compiled call, which returns their
+    sum; lanes run on threads. A client that keeps a vector of its own, or whose update is spoiled
+    on purpose, is a lane by itself, and its update is looked at before it is added.
+
+    workers: threads; all cores if None. xla: compile with XLA or not; chosen by layers if None.
+    uniform: whether clients count alike, or by their rows.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        model: keras.Model,
+        partition: Partition,
+        strategy: Strategy,
+        local: Local,
+        *,
+        seed: int,
+        uniform: bool = False,
+        fault: Fault | None = None,
+        workers: int | None = None,
+        xla: bool | None = None,
+    ) -> None:
+        self.layout = Layout.of(model)
+        self.partition = partition
+        self.strategy = strategy
+        self.local = strategy.local(local)
+        self.seed = seed
+        self.fault = fault
+        self.weights = (partition.sizes > 0) * 1.0 if uniform else partition.sizes * 1.0
+        self.population = float(self.weights.sum())
+        self.xla = prefers_xla(model, self.local) if xla is None else xla
+        self.gate = Gate(self.layout)
+        self.workers = workers or os.cpu_count() or 1
+        self._random = len(random_layers(model))
+        self._accumulates = multiply_accumulates(model)
+        self._train = compile_training(
+            model,
+            objective(task.objective),
+            self.local,
+            strategy.correct,
+            task.train,
+            xla=self.xla,
+        )
+        self._threads = ThreadPoolExecutor(self.workers)
+        self._planner = ThreadPoolExecutor(1)
+        self._ahead: dict[int, Future[Prepared]] = {}
+
+    def prepare(self, round: int, cohort: np.ndarray) -> None:
+        """Begins to draw the plan of a round to come, beside the work of this one."""
+        self._ahead[round] = self._planner.submit(self._prepare, round, cohort)
+
+    def run(self, work: Work) -> Aggregate:
+        ahead = self._ahead.pop(work.round, None)
+        prepared = ahead.result() if ahead else self._prepare(work.round, work.cohort)
+        tasks = [
+            partial(self._lane, work, prepared, int(low), int(high))
+            for low, high in itertools.pairwise(prepared.lanes)
+        ]
+        length, parameters = self.layout.length, self.layout.parameters
+        delta = np.zeros(length)
+        drift = np.zeros(parameters) if self.strategy.remembers else None
+        weight, clients, losses, refused, memory = 0.0, [], [], [], {}
+        for lane in in_order(self._threads, tasks, 2 * self.workers):
+            delta += lane.total
+            weight += lane.weight
+            clients += lane.clients
+            losses += lane.losses
+            refused += lane.refused
+            memory.update(lane.memory)
+            if drift is not None and lane.drift is not None:
+                drift += lane.drift
+        order = np.argsort(clients)
+        dtype = self.layout.dtype
+        return Aggregate(
+            delta=(delta / (weight or 1.0)).astype(dtype),
+            weight=weight,
+            admitted=np.array(clients, np.int64)[order],
+            losses=np.array(losses)[order],
+            refused=tuple(sorted(refused, key=lambda refusal: refusal.client)),
+            empty=len(work.cohort) - len(prepared.clients),
+            drift=None if drift is None else (drift / (weight or 1.0)).astype(dtype),
+            memory=memory,
+        )
+
+    def close(self) -> None:
+        """Ends the engine's threads."""
+        self._threads.shutdown()
+        self._planner.shutdown(cancel_futures=True)
+
+    def _prepare(self, round: int, cohort: np.ndarray) -> Prepared:
+        sizes = self.partition.sizes_of(cohort)
+        cohort, sizes = cohort[sizes > 0], sizes[sizes > 0]
+        spoiled = np.zeros(len(cohort), bool)
+        if self.fault is not None:
+            spoiled = self.fault.strikes(self.seed, round, cohort)
+        alone = np.full(len(cohort), self.strategy.remembers) | spoiled
+        steps = steps_of(self.local, sizes)
+        rows = steps * np.minimum(self.local.batch or sizes, sizes)
+        together = np.flatnonzero(~alone)
+        cut = [together[lane] for lane in lanes(steps[together], rows[together], self._accumulates)]
+        cut += [np.array([i]) for i in np.flatnonzero(alone)]
+        order = np.concatenate([np.zeros(0, np.int64), *cut])
+        return Prepared(
+            clients=cohort[order],
+            plan=draw_plan(self.local, self.partition, cohort[order], self.seed, round),
+            lanes=np.cumsum([0, *map(len, cut)]),
+            seeds=client_seeds(self.seed, round, cohort[order], self._random),
+            spoiled=spoiled[order],
+        )
+
+    def _lane(self, work: Work, prepared: Prepared, low: int, high: int) -> Partial:
+        """Trains the clients from `low` to `high`."""
+        clients = prepared.clients[low:high]
+        if prepared.spoiled[low] or self.strategy.remembers:
+            return self._alone(work, prepared, low)
+        weights = self.weights[clients]
+        moved = self._call(work, prepared, low, high, weights, own=work.anchor[:0])
+        good = moved.finite
+        return Partial(
+            total=moved.total,
+            weight=float(weights[good].sum()),
+            clients=clients[good].tolist(),
+            losses=moved.losses[good].tolist(),
+            refused=[
+                Refusal(int(client), Reason.FINITE, loss=float(loss))
+                for client, loss in zip(clients[~good], moved.losses[~good], strict=True)
+            ],
+        )
+
+    def _alone(self, work: Work, prepared: Prepared, place: int) -> Partial:
+        """Trains one client and looks at its update before it counts."""
+        client = int(prepared.clients[place])
+        enrolled = float(self.weights[client])
+        own = work.memory.get(client)
+        if own is None and self.strategy.remembers:
+            own = np.zeros(self.layout.parameters, self.layout.dtype)
+        moved = self._call(work, prepared, place, place + 1, np.ones(1), own)
+        tensors = self.layout.named(moved.total)
+        if not moved.finite[0]:
+            tensors = {name: np.full_like(tensor, np.nan) for name, tensor in tensors.items()}
+        update = Update(tensors, enrolled)
+        if prepared.spoiled[place] and self.fault is not None:
+            update = self.fault.spoil(update, client)
+        try:
+            delta = self.gate.admit(update, enrolled)
+        except Refused as refused:
+            refusal = Refusal(client, refused.reason, refused.detail, float(moved.losses[0]))
+            return Partial(np.zeros(self.layout.length), 0.0, [], [], [refusal])
+        drift, memory = None, {}
+        if self.strategy.remembers:
+            span = float(prepared.plan.steps[place]) * self.local.rate
+            new = self.strategy.receive(work.state, own, delta[: self.layout.parameters], span)
+            drift, memory = update.weight * (new - own), {client: new}
+        return Partial(
+            total=update.weight * delta,
+            weight=update.weight,
+            clients=[client],
+            losses=moved.losses.tolist(),
+            refused=[],
+            drift=drift,
+            memory=memory,
+        )
+
+    def _call(
+        self, work: Work, prepared: Prepared, low: int, high: int, weights: np.ndarray, own: Any
+    ) -> Moved:
+        return self._train(
+            work.anchor,
+            prepared.plan.between(low, high),
+            weights,
+            prepared.seeds[low:high],
+            self.strategy.send(work.state, own),
+        )
+
+
+def in_order(
+    threads: ThreadPoolExecutor, tasks: Sequence[Callable[[], Partial]], window: int
+) -> Iterator[Partial]:
+    """Runs the tasks beside each other and yields their results in order, holding only a few."""
+    if len(tasks) == 1:
+        yield tasks[0]()
+        return
+    pending: deque[Future[Partial]] = deque()
+    for task in tasks:
+        if len(pending) == window:
+            yield pending.popleft().result()
+        pending.append(threads.submit(task))
+    while pending:
+        yield pending.popleft().result()

@@ -1,0 +1,54 @@
+"""Mistakes that a user can mend, each with the exit code of its kind.
+
+A message is one line that names the thing, the place and the remedy. The command line prints
+it and exits with `code`; in Python it is an exception like any other.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FedsysError(Exception):
+    """Base of every error that fedsys raises on purpose. `code` is the exit code."""
+
+    code = 1
+
+
+class UsageError(FedsysError):
+    """An unknown name, key, option or value in what the user asked for."""
+
+    code = 2
+
+
+class DataError(FedsysError):
+    """Data that is missing, unreadable, truncated or not what the task needs."""
+
+    code = 3
+
+
+class QuorumError(FedsysError):
+    """Too few good updates were left to go on."""
+
+    code = 7
+
+
+class TrainingError(FedsysError):
+    """The training itself failed: a loss that is no number, a model that does not fit."""
+
+    code = 8
+
+
+class StorageError(FedsysError):
+    """A run folder that cannot be written or does not hold what it should."""
+
+    code = 9
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`did you mean 'x'? known: a, b, x`, for the end of a message about an unknown `word`."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    guess = f"did you mean {close[0]!r}? " if close else ""
+    return f"{guess}known: {', '.join(known)}"

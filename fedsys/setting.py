@@ -1,0 +1,109 @@
+"""An experiment made concrete: data loaded, partition drawn, model built."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from fedsys.compiled import use_threads
+from fedsys.errors import TrainingError, UsageError
+from fedsys.experiment import Experiment
+from fedsys.layout import Layout, read_weights
+from fedsys.objectives import Objective, objective
+from fedsys.partition import Partition
+from fedsys.partitions import Iid, Natural, Rule, draw
+from fedsys.randomness import seeded_globals
+from fedsys.strategies import STRATEGIES
+from fedsys.task import Examples, Task
+
+DEFAULT_CLIENTS = 100
+DEFAULT_COHORT = 10
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run needs beside an engine.
+
+    weights: [layout length], of the model before the first round.
+    """
+
+    experiment: Experiment
+    task: Task
+    objective: Objective
+    partition: Partition
+    cohort: int
+    model: keras.Model
+    layout: Layout
+    weights: np.ndarray
+
+    @property
+    def clients(self) -> int:
+        """How many there are."""
+        return len(self.partition)
+
+    @property
+    def natural(self) -> bool:
+        """Whether the clients are the owners that the data has in nature."""
+        return isinstance(_rule(self.experiment, self.task.train), Natural)
+
+    @property
+    def name(self) -> str:
+        """A name that says what is run, and tells experiments apart."""
+        strategy = STRATEGIES.name_of(self.experiment.strategy)
+        return f"{self.task.name}-{strategy}-{self.experiment.name[:8]}"
+
+
+def prepare(
+    experiment: Experiment, task: Task | None = None, workers: int | None = None
+) -> Setting:
+    """Loads the data, draws the partition and builds the model of an experiment."""
+    task = task or experiment.task.load()
+    partition = draw_partition(experiment, task.train)
+    cohort = experiment.cohort or min(DEFAULT_COHORT, len(partition))
+    if cohort > len(partition):
+        raise UsageError(
+            f"cohort {cohort} is larger than the {len(partition)} clients: lower --cohort or raise "
+            "--clients"
+        )
+    use_threads(workers or os.cpu_count() or 1, cohort)
+    with seeded_globals(experiment.seed):
+        model = _built(task)
+    goal = objective(task.objective)
+    goal.fits(tuple(model.output_shape), np.concatenate([task.train.labels, task.test.labels]))
+    return Setting(
+        experiment,
+        task,
+        goal,
+        partition,
+        cohort,
+        model,
+        Layout.of(model),
+        read_weights(model),
+    )
+
+
+def draw_partition(experiment: Experiment, examples: Examples) -> Partition:
+    """Who holds which rows: by the experiment's rule, or as the data's nature has it."""
+    rule = _rule(experiment, examples)
+    clients = experiment.clients or DEFAULT_CLIENTS
+    if isinstance(rule, Natural) and experiment.clients is None and examples.owners is not None:
+        clients = int(examples.owners.max()) + 1
+    return draw(rule, examples, clients, experiment.seed)
+
+
+def _rule(experiment: Experiment, examples: Examples) -> Rule:
+    return experiment.partition or (Iid() if examples.owners is None else Natural())
+
+
+def _built(task: Task) -> keras.Model:
+    model = task.model()
+    if not isinstance(model, keras.Model):
+        raise TrainingError(
+            f"task {task.name!r}: model() gave {type(model).__name__}, not a Keras model"
+        )
+    if not model.built:
+        model.build((None, *task.train.inputs.shape[1:]))
+    return model
