@@ -35,48 +35,66 @@ class Fault:
 
 
 class NotANumber(Fault):
+    """One number of the update is NaN."""
+
     def spoil(self, update: Update, client: int) -> Update:
         return _with_number(update, np.nan)
 
 
 class Infinite(Fault):
+    """One number of the update is infinite."""
+
     def spoil(self, update: Update, client: int) -> Update:
         return _with_number(update, np.inf)
 
 
 class WrongShape(Fault):
+    """A tensor has an axis too many."""
+
     def spoil(self, update: Update, client: int) -> Update:
         name, tensor = _first(update)
         return replace(update, tensors={**update.tensors, name: tensor[..., None]})
 
 
 class WrongType(Fault):
+    """A tensor is of half precision."""
+
     def spoil(self, update: Update, client: int) -> Update:
         name, tensor = _first(update)
         return replace(update, tensors={**update.tensors, name: tensor.astype(np.float16)})
 
 
 class MissingKey(Fault):
+    """A tensor is left out."""
+
     def spoil(self, update: Update, client: int) -> Update:
         return replace(update, tensors=dict(list(update.tensors.items())[1:]))
 
 
 class ExtraKey(Fault):
+    """A tensor is there that nobody asked for."""
+
     def spoil(self, update: Update, client: int) -> Update:
         return replace(update, tensors={**update.tensors, "extra": np.zeros(1, np.float32)})
 
 
 class ZeroWeight(Fault):
+    """The update weighs nothing."""
+
     def spoil(self, update: Update, client: int) -> Update:
         return replace(update, weight=0.0)
 
 
 class NegativeWeight(Fault):
+    """The update weighs less than nothing."""
+
     def spoil(self, update: Update, client: int) -> Update:
         return replace(update, weight=-update.weight)
 
 
 class AbsurdWeight(Fault):
+    """The update claims more rows than the client enrolled with."""
+
     def spoil(self, update: Update, client: int) -> Update:
         return replace(update, weight=1e30)
 

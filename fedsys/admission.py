@@ -1,7 +1,7 @@
 """The admission gate: nothing unchecked is aggregated.
 
-The same checks meet an injected fault in a simulation and a stranger's bytes in a deployment. Inside
-the compiled training, where keys, shapes and types cannot be wrong, only finiteness is left to
+The same checks meet an injected fault in a simulation and a stranger's bytes in a deployment.
+Inside the compiled training, where keys, shapes and types cannot be wrong, only finiteness is left to
 check, and is checked there.
 """
 

@@ -48,7 +48,7 @@ class Checkpoints:
                 continue
             if client in self._versions:
                 superseded.append(self._own(client, self._versions[client][0]))
-            content = memoryview(np.ascontiguousarray(vector)).cast("B")
+            content = _bytes(vector)
             write_atomic(self._own(client, state.round), [content])
             self._versions[client] = state.round, hashlib.sha256(content).hexdigest()
         self._saved = state.memory
@@ -134,11 +134,15 @@ def _encoded(
         "memory": versions,
     }
     parts: list[bytes | memoryview] = [json.dumps(header).encode() + b"\n"]
-    parts += [memoryview(np.ascontiguousarray(v)).cast("B") for v in vectors.values() if len(v)]
+    parts += [_bytes(vector) for vector in vectors.values()]
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
     return [MAGIC, digest.hexdigest().encode() + b"\n", *parts]
+
+
+def _bytes(vector: np.ndarray) -> memoryview:
+    return memoryview(np.ascontiguousarray(vector).view(np.uint8).data)
 
 
 def _decoded(content: bytes) -> tuple[dict[str, Any], bytes]:

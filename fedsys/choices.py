@@ -46,7 +46,9 @@ class Family:
             raise UsageError(f"{place} needs a name; known: {', '.join(sorted(self.members))}")
         name, _, rest = text.partition(":")
         if name not in self.members:
-            raise UsageError(f"{place}: unknown {self.kind} {name!r}; {nearest(name, self.members)}")
+            raise UsageError(
+                f"{place}: unknown {self.kind} {name!r}; {nearest(name, self.members)}"
+            )
         type_ = self.members[name]
         return build(type_, {**_short(type_, name, rest, place), **given}, place, of=name)
 

@@ -16,18 +16,30 @@ if TYPE_CHECKING:
     from fedsys.runs import Run
 
 KEYS = {
-    "task": ("task", "NAME", "What is learned: digits, fashion-mnist, credit-default, heart, table, "
-             "synthetic, or my_file.py:my_task."),
+    "task": (
+        "task",
+        "NAME",
+        "What is learned: digits, fashion-mnist, credit-default, heart, table, synthetic, or "
+        "my_file.py:my_task [digits].",
+    ),
     "data": ("task.data", "PATH", "Folder or file of the task's data."),
     "model": ("task.model", "NAME", "Which of the task's models."),
     "label": ("task.label", "COLUMN", "Label column of a table."),
     "client_column": ("task.client", "COLUMN", "Column that says whose a row is."),
     "clients": ("clients", "N", "Virtual clients [100, or the data's natural owners]."),
     "cohort": ("cohort", "N", "Clients a round [10, or all where there are fewer]."),
-    "partition": ("partition", "RULE", "iid, dirichlet:ALPHA, shards:N, labels:K, quantity:ALPHA, "
-                  "features:SKEW or natural [natural where the data has owners, else iid]."),
-    "strategy": ("strategy", "NAME", "fedavg, fedsgd, fedprox:MU, fedavgm:MOMENTUM, fedadagrad:RATE, "
-                 "fedadam:RATE, fedyogi:RATE or scaffold [fedavg]."),
+    "partition": (
+        "partition",
+        "RULE",
+        "iid, dirichlet:ALPHA, shards:N, labels:K, quantity:ALPHA, features:SKEW or natural "
+        "[natural where the data has owners, else iid].",
+    ),
+    "strategy": (
+        "strategy",
+        "NAME",
+        "fedavg, fedsgd, fedprox:MU, fedavgm:MOMENTUM, fedadagrad:RATE, fedadam:RATE, "
+        "fedyogi:RATE or scaffold [fedavg].",
+    ),
     "epochs": ("local.epochs", "N", "Passes over a client's rows in a round [5]."),
     "steps": ("local.steps", "N", "Batches a client trains on in a round, instead of epochs."),
     "batch": ("local.batch", "N", "Rows a step; 0 is all of a client's rows [10]."),
@@ -42,7 +54,7 @@ KEYS = {
     "faults": ("faults", "KIND:SHARE", "Clients that misbehave on purpose, such as nan:0.1."),
     "compiler": ("compiler", "NAME", "xla, graph, or auto by the model's layers [auto]."),
     "seed": ("seed", "N", "Of everything random [0]."),
-}  # fmt: skip
+}
 """Options that say something about the experiment: its key, a placeholder, the help."""
 
 

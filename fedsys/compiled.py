@@ -134,7 +134,8 @@ class CompiledEngine:
         length, parameters = self.layout.length, self.layout.parameters
         delta = np.zeros(length)
         drift = np.zeros(parameters) if self.strategy.remembers else None
-        weight, clients, losses, refused, memory = 0.0, [], [], [], {}
+        weight, clients, losses, refused = 0.0, [], [], []
+        memory: dict[int, np.ndarray] = {}
         for lane in in_order(self._threads, tasks, 2 * self.workers):
             delta += lane.total
             weight += lane.weight
@@ -172,7 +173,8 @@ class CompiledEngine:
         steps = steps_of(self.local, sizes)
         rows = steps * np.minimum(self.local.batch or sizes, sizes)
         together = np.flatnonzero(~alone)
-        cut = [together[lane] for lane in lanes(steps[together], rows[together], self._accumulates)]
+        work = steps[together], rows[together], self._accumulates
+        cut = [together[lane] for lane in lanes(*work, self.workers)]
         cut += [np.array([i]) for i in np.flatnonzero(alone)]
         order = np.concatenate([np.zeros(0, np.int64), *cut])
         return Prepared(
@@ -206,9 +208,7 @@ class CompiledEngine:
         """Trains one client and looks at its update before it counts."""
         client = int(prepared.clients[place])
         enrolled = float(self.weights[client])
-        own = work.memory.get(client)
-        if own is None and self.strategy.remembers:
-            own = np.zeros(self.layout.parameters, self.layout.dtype)
+        own = work.memory.get(client, np.zeros(self.layout.parameters, self.layout.dtype))
         moved = self._call(work, prepared, place, place + 1, np.ones(1), own)
         tensors = self.layout.named(moved.total)
         if not moved.finite[0]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from rich.console import Console as Screen
@@ -42,10 +43,9 @@ class Console:
     @contextmanager
     def loading(self) -> Iterator[None]:
         """Shows that the slow imports are under way."""
-        if self._quiet:
-            yield
-            return
-        with self._screen.status("loading TensorFlow"):
+        with self._screen.status("loading TensorFlow") if not self._quiet else nullcontext():
+            with _hushed():
+                import tensorflow  # noqa: F401
             yield
 
     def begun(self, run: Run, state: State) -> None:
@@ -113,6 +113,19 @@ class Console:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keeps what native code says about itself while it is loaded off standard error."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _shown(record: dict[str, Any]) -> list[str]:

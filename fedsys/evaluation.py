@@ -77,7 +77,9 @@ class ClientScores:
 
 def score(objective: Objective, labels: np.ndarray, outputs: np.ndarray) -> dict[str, float]:
     """The objective's metrics over some rows; with an AUC where outputs rank a positive class."""
-    metrics = {name: float(each(labels, outputs).mean()) for name, each in objective.metrics.items()}
+    metrics = {
+        name: float(each(labels, outputs).mean()) for name, each in objective.metrics.items()
+    }
     if objective.ranks and 0 < labels.sum() < len(labels):
         from sklearn.metrics import roc_auc_score
 

@@ -47,7 +47,9 @@ class Experiment:
     seed: of everything random.
     """
 
-    task: TaskSpec = field(default_factory=lambda: TASKS.parse("digits"), metadata={"family": TASKS})
+    task: TaskSpec = field(
+        default_factory=lambda: TASKS.parse("digits"), metadata={"family": TASKS}
+    )
     partition: Rule | None = field(default=None, metadata={"family": PARTITIONS})
     clients: int | None = None
     cohort: int | None = None
@@ -118,7 +120,9 @@ def read_table(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such file; write one with a line such as: task = \"digits\"") from None
+        raise UsageError(
+            f'{path}: no such file; write one with a line such as: task = "digits"'
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:

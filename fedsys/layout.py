@@ -88,7 +88,9 @@ class Layout:
 
 def buffers(model: keras.Model) -> list[Any]:
     """The floating variables of a model that are not trainable."""
-    return [v for v in model.non_trainable_variables if np.issubdtype(np.dtype(v.dtype), np.floating)]
+    return [
+        v for v in model.non_trainable_variables if np.issubdtype(np.dtype(v.dtype), np.floating)
+    ]
 
 
 def read_weights(model: keras.Model) -> np.ndarray:

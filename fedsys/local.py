@@ -20,7 +20,12 @@ class Optimizer(Protocol):
         ...
 
     def step(
-        self, weight: Tensor, gradient: Tensor, slots: tuple[Tensor, ...], rate: float, count: Tensor
+        self,
+        weight: Tensor,
+        gradient: Tensor,
+        slots: tuple[Tensor, ...],
+        rate: float,
+        count: Tensor,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The weight and slots after step number `count` (1, 2, ..., floating)."""
         ...
@@ -50,7 +55,12 @@ class Sgd:
         return (0 * weight,) if self.momentum else ()
 
     def step(
-        self, weight: Tensor, gradient: Tensor, slots: tuple[Tensor, ...], rate: float, count: Tensor
+        self,
+        weight: Tensor,
+        gradient: Tensor,
+        slots: tuple[Tensor, ...],
+        rate: float,
+        count: Tensor,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         if self.decay:
             gradient = gradient + self.decay * weight
@@ -83,7 +93,12 @@ class Adam:
         return 0 * weight, 0 * weight
 
     def step(
-        self, weight: Tensor, gradient: Tensor, slots: tuple[Tensor, ...], rate: float, count: Tensor
+        self,
+        weight: Tensor,
+        gradient: Tensor,
+        slots: tuple[Tensor, ...],
+        rate: float,
+        count: Tensor,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         first = self.beta1 * slots[0] + (1 - self.beta1) * gradient
         second = self.beta2 * slots[1] + (1 - self.beta2) * gradient * gradient

@@ -67,10 +67,10 @@ def seeded_globals(seed: int) -> Iterator[None]:
     """
     import keras
 
-    python, numpy = random.getstate(), np.random.get_state()
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         keras.utils.set_random_seed(int(hashed(seed, Purpose.MODEL)) % 2**31)
         yield
     finally:
         random.setstate(python)
-        np.random.set_state(numpy)
+        np.random.set_state(numpy)  # noqa: NPY002

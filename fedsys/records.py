@@ -56,6 +56,7 @@ def facts(setting: Setting, engine: CompiledEngine) -> dict[str, Any]:
         "test_rows": len(setting.task.test),
         "classes": list(setting.task.classes),
         "clients": setting.clients,
+        "natural": setting.natural,
         "cohort": setting.cohort,
         "partition": vars(summary),
         "partition_lines": summary.lines(),

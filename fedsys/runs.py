@@ -46,12 +46,12 @@ class Run:
     @property
     def facts(self) -> dict[str, Any]:
         """What `run.json` says."""
-        facts: dict[str, Any] = _json((self.folder / "run.json"))
+        facts: dict[str, Any] = _json(self.folder / "run.json")
         return facts
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """The metrics of each round, as they were written; a line cut short by a kill is left out."""
+        """The metrics of each round, as they were written, but for a line cut short by a kill."""
         path = self.folder / "metrics.jsonl"
         lines = path.read_bytes().split(b"\n") if path.exists() else []
         return [json.loads(line) for line in lines[:-1]]
@@ -116,7 +116,9 @@ class Run:
         path = self.folder / ".lock"
         with storing(path), open(path, "a") as file:
             if not _lock(file):
-                raise StorageError(f"{self.folder}: another process is running it: wait for its end")
+                raise StorageError(
+                    f"{self.folder}: another process is running it: wait for its end"
+                )
             yield
 
     @classmethod

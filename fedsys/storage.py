@@ -18,7 +18,7 @@ _last_sync = 0.0
 
 
 def write_atomic(path: Path, parts: Sequence[bytes | memoryview]) -> None:
-    """Writes the parts as one file that appears whole, or raises StorageError and leaves the old."""
+    """Writes the parts as a file that appears whole, or leaves the old and raises StorageError."""
     temporary = path.with_name(f".{path.name}.part")
     with storing(path):
         try:

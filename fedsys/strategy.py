@@ -53,9 +53,7 @@ class Strategy(Protocol):
         """
         ...
 
-    def correct(
-        self, gradient: Tensor, weights: Tensor, anchor: Tensor, *memory: Tensor
-    ) -> Tensor:
+    def correct(self, gradient: Tensor, weights: Tensor, anchor: Tensor, *memory: Tensor) -> Tensor:
         """How a local gradient is changed before the client steps along it."""
         ...
 

@@ -28,9 +28,9 @@ from fedsys.task import Examples
 Correction = Callable[..., Any]
 """(gradient, weights, anchor, *memory) -> gradient, one tensor at a time; see `Strategy.correct`."""
 
-# Layers that treat each row by itself and cost little beside their matrix products. For a network
-# of these alone XLA is the fastest on a CPU; its convolutions, batch normalisation and dropout are
-# 5 to 30 times slower than the ordinary graph's.
+# Layers that treat each row by itself and cost little beside their matrix products. For a
+# network of these alone XLA is the fastest on a CPU; its convolutions, batch normalisation and
+# dropout are 5 to 30 times slower than the ordinary graph's.
 DENSE_LAYERS = (
     keras.layers.InputLayer,
     keras.layers.Dense,
@@ -141,7 +141,9 @@ def compile_training(
         if mask is None:
             value = tf.reduce_mean(each)
         else:
-            value = tf.reduce_sum(tf.where(mask, each, 0)) / tf.reduce_sum(tf.cast(mask, each.dtype))
+            value = tf.reduce_sum(tf.where(mask, each, 0)) / tf.reduce_sum(
+                tf.cast(mask, each.dtype)
+            )
         return tf.add_n([tf.cast(part, floating) for part in (value, *penalties)]), state
 
     def train_client(
@@ -178,18 +180,20 @@ def compile_training(
         return weights, state, total
 
     def train_one(
-        anchor: Any, start: Any, rows: Any, begin: Any, length: Any, span: Any, seeds: Any, memory: Any
+        anchor: Any, rows: Any, begin: Any, length: Any, span: Any, seeds: Any, memory: Any
     ) -> tuple[Any, Any, Any]:
         """How far one client moved, its mean loss, and whether it moved by finite numbers; if
         not, it has not moved."""
-        tensors, state = start
+        # Cut up here and not once for all clients: so XLA's loops keep to the thread they run on.
+        tensors, state = parts.split(anchor)
         state = parts.seeded(state, seeds)
-        trained, state, loss = train_client(tensors, state, rows, begin, length, span, memory)
+        remembered = list(zip(*(parts.split_trainable(m) for m in memory), strict=True))
+        remembered = remembered or [()] * len(tensors)
+        trained, state, loss = train_client(tensors, state, rows, begin, length, span, remembered)
         moved = parts.join(trained, state) - anchor
         finite = tf.reduce_all(tf.math.is_finite(moved))
         steps = tf.cast(tf.maximum(span[1] - span[0], 1), floating)
-        moved = tf.where(finite, moved, tf.zeros_like(moved))
-        return moved, loss / steps, finite
+        return tf.where(finite, moved, tf.zeros_like(moved)), loss / steps, finite
 
     @tf.function(jit_compile=xla, autograph=False)
     def train(
@@ -202,23 +206,16 @@ def compile_training(
         seeds: Any,
         count: Any,
         memory: Any,
-        alone: bool,
     ) -> tuple[Any, ...]:
-        start = parts.split(anchor)
-        remembered = list(zip(*(parts.split_trainable(m) for m in memory), strict=True))
-        remembered = remembered or [()] * len(start[0])
-
-        def one(c: Any) -> tuple[Any, Any, Any]:
-            span = first[c], first[c + 1]
-            return train_one(anchor, start, rows, begin, length, span, seeds[c], remembered)
-
-        if alone:  # no loop: XLA runs loops in loops in fewer threads than there are
-            moved, loss, finite = one(0)
-            return weights[0] * moved, loss[None], finite[None]
-
         def client(c: Any, total: Any, losses: Any, finites: Any) -> tuple[Any, ...]:
-            moved, loss, finite = one(c)
-            return c + 1, total + weights[c] * moved, losses.write(c, loss), finites.write(c, finite)
+            span = first[c], first[c + 1]
+            moved, loss, finite = train_one(anchor, rows, begin, length, span, seeds[c], memory)
+            return (
+                c + 1,
+                total + weights[c] * moved,
+                losses.write(c, loss),
+                finites.write(c, finite),
+            )
 
         def of(dtype: Any) -> Any:
             return tf.TensorArray(dtype, size=tf.shape(weights)[0], element_shape=[])
@@ -232,16 +229,14 @@ def compile_training(
         return total, losses.stack(), finites.stack()
 
     @cache
-    def traced(memories: int, alone: bool) -> Any:
+    def traced(memories: int) -> Any:
         """The graph, traced once for arrays of any length."""
         numbers = tf.TensorSpec([None], tf.int32)
         weights = tf.TensorSpec([None], floating)
         seeds = tf.TensorSpec([None, parts.layers, 2], tf.uint32)
         memory = (tf.TensorSpec([layout.parameters], floating),) * memories
         anchor, count = tf.TensorSpec([layout.length], floating), tf.TensorSpec([], tf.int32)
-        return train.get_concrete_function(
-            anchor, *[numbers] * 4, weights, seeds, count, memory, alone
-        )
+        return train.get_concrete_function(anchor, *[numbers] * 4, weights, seeds, count, memory)
 
     tracing = Lock()
 
@@ -253,11 +248,18 @@ def compile_training(
         memory: tuple[np.ndarray, ...] = (),
     ) -> Moved:
         clients = len(plan)
-        arrays = [plan.rows, plan.begin, plan.length, plan.first, weights.astype(layout.dtype), seeds]
+        arrays = [
+            plan.rows,
+            plan.begin,
+            plan.length,
+            plan.first,
+            weights.astype(layout.dtype),
+            seeds,
+        ]
         if xla:
             arrays = _padded(arrays)
         with tracing:
-            graph = traced(len(memory), clients == 1)
+            graph = traced(len(memory))
         total, *each = graph(*map(tf.constant, (anchor, *arrays, np.int32(clients), *memory)))
         losses, finite = (values.numpy()[:clients] for values in each)
         return Moved(total.numpy(), losses, finite)

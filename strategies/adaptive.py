@@ -13,6 +13,8 @@ from fedsys.strategy import Mean, Vector
 
 
 class Moments(NamedTuple):
+    """Server state."""
+
     weights: Vector
     first: Vector
     second: Vector

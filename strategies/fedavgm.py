@@ -13,6 +13,8 @@ from fedsys.strategy import Mean, Vector
 
 
 class Moving(NamedTuple):
+    """Server state."""
+
     weights: Vector
     velocity: Vector
 

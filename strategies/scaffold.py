@@ -14,6 +14,8 @@ from fedsys.strategy import Mean, Tensor, Vector
 
 
 class Controls(NamedTuple):
+    """Server state."""
+
     weights: Vector
     control: Vector
 
@@ -51,6 +53,7 @@ class Scaffold(FedAvg):
         return own - state.control - delta / span
 
     def finish(self, state: Controls, mean: Mean) -> Controls:
+        assert mean.drift is not None, "clients of this strategy remember"
         return Controls(
             state.weights + self.rate * mean.delta, state.control + mean.share * mean.drift
         )

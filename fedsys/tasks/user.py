@@ -42,7 +42,7 @@ class UserTask:
             raise DataError(f"{self.path}: no function {self.function!r}; {known}")
         try:
             task = function()
-        except (Exception, SystemExit) as error:  # noqa: BLE001  a user's file may raise anything
+        except (Exception, SystemExit) as error:  # a user's file may raise anything
             _raise_as_one_line(error, self.path)
         if not isinstance(task, Task):
             raise DataError(
@@ -85,7 +85,7 @@ def _module(path: str) -> ModuleType:
         sys.path.append(str(resolved.parent))
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  a user's file may raise anything
+    except (Exception, SystemExit) as error:  # a user's file may raise anything
         del sys.modules[name]
         _raise_as_one_line(error, path)
     return module
