@@ -1,8 +1,8 @@
 """The admission gate: nothing unchecked is aggregated.
 
 The same checks meet an injected fault in a simulation and a stranger's bytes in a deployment.
-Inside the compiled training, where keys, shapes and types cannot be wrong, only finiteness is left to
-check, and is checked there.
+Inside the compiled training, where keys, shapes and types cannot be wrong, only finiteness is
+left to check, and is checked there.
 """
 
 from __future__ import annotations

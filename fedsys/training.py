@@ -26,7 +26,7 @@ from fedsys.randomness import Purpose, hashed
 from fedsys.task import Examples
 
 Correction = Callable[..., Any]
-"""(gradient, weights, anchor, *memory) -> gradient, one tensor at a time; see `Strategy.correct`."""
+"""(gradient, weights, anchor, *memory) -> gradient, tensor by tensor; see `Strategy.correct`."""
 
 # Layers that treat each row by itself and cost little beside their matrix products. For a
 # network of these alone XLA is the fastest on a CPU; its convolutions, batch normalisation and
