@@ -180,17 +180,24 @@ def compile_training(
         return weights, state, total
 
     def train_one(
-        anchor: Any, rows: Any, begin: Any, length: Any, span: Any, seeds: Any, memory: Any
+        anchor: Any,
+        rows: Any,
+        begin: Any,
+        length: Any,
+        span: Any,
+        weight: Any,
+        seeds: Any,
+        memory: Any,
     ) -> tuple[Any, Any, Any]:
-        """How far one client moved, its mean loss, and whether it moved by finite numbers; if
-        not, it has not moved."""
+        """How far one client moved times its weight, its mean loss, and whether all of that is
+        finite; where it is not, the movement counts as none."""
         # Cut up here and not once for all clients: so XLA's loops keep to the thread they run on.
         tensors, state = parts.split(anchor)
         state = parts.seeded(state, seeds)
         remembered = list(zip(*(parts.split_trainable(m) for m in memory), strict=True))
         remembered = remembered or [()] * len(tensors)
         trained, state, loss = train_client(tensors, state, rows, begin, length, span, remembered)
-        moved = parts.join(trained, state) - anchor
+        moved = weight * (parts.join(trained, state) - anchor)
         finite = tf.reduce_all(tf.math.is_finite(moved))
         steps = tf.cast(tf.maximum(span[1] - span[0], 1), floating)
         return tf.where(finite, moved, tf.zeros_like(moved)), loss / steps, finite
@@ -209,13 +216,10 @@ def compile_training(
     ) -> tuple[Any, ...]:
         def client(c: Any, total: Any, losses: Any, finites: Any) -> tuple[Any, ...]:
             span = first[c], first[c + 1]
-            moved, loss, finite = train_one(anchor, rows, begin, length, span, seeds[c], memory)
-            return (
-                c + 1,
-                total + weights[c] * moved,
-                losses.write(c, loss),
-                finites.write(c, finite),
+            moved, loss, finite = train_one(
+                anchor, rows, begin, length, span, weights[c], seeds[c], memory
             )
+            return c + 1, total + moved, losses.write(c, loss), finites.write(c, finite)
 
         def of(dtype: Any) -> Any:
             return tf.TensorArray(dtype, size=tf.shape(weights)[0], element_shape=[])
