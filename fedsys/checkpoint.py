@@ -53,8 +53,12 @@ class Checkpoints:
             self._versions[client] = state.round, hashlib.sha256(content).hexdigest()
         self._saved = state.memory
         write_atomic(self._path(state.round), _encoded(state, self.trajectory, self._versions))
-        for path in [*self._stale, *self._all()[:-KEPT]]:
-            path.unlink(missing_ok=True)
+        current = {self._own(client, version[0]) for client, version in self._versions.items()}
+        with storing(self.folder):
+            for path in [*self._stale, *self._all()[:-KEPT]]:
+                # A round that was cut short may have left a file that this one wrote again.
+                if path not in current:
+                    path.unlink(missing_ok=True)
         self._stale = superseded  # the checkpoint before this one still needs them
 
     def load(self, empty: State) -> tuple[State, list[str]]:
@@ -73,21 +77,27 @@ class Checkpoints:
             self._saved = state.memory
             needed = {self._own(client, version[0]) for client, version in self._versions.items()}
             self._stale = [p for p in self.folder.glob("memory/*") if p not in needed]
-            for later in self._all():
-                if later.name > path.name:
-                    later.unlink()
+            with storing(self.folder):
+                for later in self._all():
+                    if later.name > path.name:
+                        later.unlink()
             return state, warnings
         if warnings:
             raise StorageError(f"{'; '.join(warnings)}; no older one is left: start the run anew")
         raise StorageError(f"{self.folder}: holds no checkpoint: start the run anew")
 
+    def exist(self) -> bool:
+        """Whether there are any, whole or not."""
+        return bool(self._all())
+
     def _read(self, path: Path, empty: State) -> State:
-        header, body = _decoded(path.read_bytes())
+        header, body = _decoded(_content(path))
         if header["trajectory"] != self.trajectory:
             raise StorageError(
-                f"{path}: is of another experiment ({header['trajectory']}, this run is "
-                f"{self.trajectory}): resume it from its own folder"
+                f"{path}: is of another experiment ({header['trajectory']}, this run's is "
+                f"{self.trajectory}): put its experiment.toml back, or start a new run"
             )
+        _fits(path, header, _vectors(empty))
         vectors, offset = {}, 0
         for name, dtype, length in header["vectors"]:
             vectors[name] = np.frombuffer(body, dtype, length, offset).copy()
@@ -103,7 +113,7 @@ class Checkpoints:
 
     def _read_own(self, client: int, round: int, digest: str, dtype: Any) -> np.ndarray:
         path = self._own(client, round)
-        content = path.read_bytes() if path.exists() else b""
+        content = _content(path) if path.exists() else b""
         if hashlib.sha256(content).hexdigest() != digest:
             raise _Damaged(f"needs {path.name}, which is missing or damaged")
         return np.frombuffer(content, dtype).copy()
@@ -125,7 +135,7 @@ class _Damaged(Exception):
 def _encoded(
     state: State, trajectory: str, versions: Mapping[int, tuple[int, str]]
 ) -> list[bytes | memoryview]:
-    vectors = {**state.server._asdict(), "buffers": state.buffers}
+    vectors = _vectors(state)
     header = {
         "trajectory": trajectory,
         "round": state.round,
@@ -139,6 +149,32 @@ def _encoded(
     for part in parts:
         digest.update(part)
     return [MAGIC, digest.hexdigest().encode() + b"\n", *parts]
+
+
+def _vectors(state: State) -> dict[str, np.ndarray]:
+    return {**state.server._asdict(), "buffers": state.buffers}
+
+
+def _fits(path: Path, header: Mapping[str, Any], wanted: Mapping[str, np.ndarray]) -> None:
+    """The experiment does not say what is in a user's own task: its model may have changed."""
+    held = {name: (dtype, length) for name, dtype, length in header["vectors"]}
+    if held != {name: (str(vector.dtype), len(vector)) for name, vector in wanted.items()}:
+        raise StorageError(
+            f"{path}: is of another model ({_shown(held)}) than the task's now "
+            f"({_shown({name: (str(v.dtype), len(v)) for name, v in wanted.items()})}): "
+            "put the model back, or start a new run"
+        )
+
+
+def _shown(vectors: Mapping[str, tuple[str, int]]) -> str:
+    return ", ".join(f"{length} {name}" for name, (_, length) in vectors.items() if length)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _Damaged(f"cannot be read: {error.strerror or error}") from None
 
 
 def _bytes(vector: np.ndarray) -> memoryview:

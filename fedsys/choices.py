@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from fedsys.errors import UsageError, nearest
 
 
@@ -73,14 +75,19 @@ class Family:
 def plain(value: Any) -> dict[str, Any]:
     """A dataclass as a table: what `build` reads back. None is left out, as in TOML."""
     table: dict[str, Any] = {}
+    hints = typing.get_type_hints(type(value))
     for field in dataclasses.fields(value):
-        item = getattr(value, field.name)
+        item, hint = getattr(value, field.name), hints[field.name]
         if item is None or not field.init:
             continue
+        if isinstance(item, np.generic):
+            item = item.item()  # a seed out of np.arange
         if "family" in field.metadata:
             item = field.metadata["family"].encode(item)
         elif dataclasses.is_dataclass(item):
             item = plain(item)
+        elif type(item) is int and float in (hint, *typing.get_args(hint)):
+            item = float(item)  # as `build` reads it: 1 and 1.0 are the same experiment
         table[field.name] = item
     return table
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedsys.errors import FedsysError, UsageError
+from fedsys.errors import FedsysError, StorageError, UsageError
 
 if TYPE_CHECKING:
     from fedsys.experiment import Experiment
@@ -57,18 +57,26 @@ KEYS = {
 }
 """Options that say something about the experiment: its key, a placeholder, the help."""
 
+WIDE = 200
+"""Letters in a line where there is no terminal to say."""
+
 
 def main() -> None:
     """Runs the command line; a mistake becomes one line and an exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         code = command.main(prog_name="fedsys", standalone_mode=False)
-    except click.ClickException as error:
-        code = _fail(error.format_message(), 2)
+    except click.UsageError as error:
+        where = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+        code = _fail(error.format_message() + where, UsageError.code)
     except FedsysError as error:
         code = _fail(str(error), error.code)
+    except OSError as error:  # no defect: standard output on a full disk, and such
+        code = _fail(str(error), StorageError.code)
     except (click.Abort, KeyboardInterrupt):
-        code = _fail("interrupted", 130)
+        _fail("interrupted", 130)
+        sys.stdout.flush()
+        os._exit(130)  # without the wait for threads that are amid a round
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -77,10 +85,13 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="fedsys")
-def command() -> None:
+@click.pass_context
+def command(context: click.Context) -> None:
     """Federated learning: many owners of private data train one model."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def _experiment_options(function: Any) -> Any:
@@ -123,14 +134,16 @@ def simulate(
     from fedsys.console import Console
 
     console = Console(quiet=quiet, as_json=as_json)
-    given = {key: value for key, value in options.items() if value is not None}
-    if resume is not None:
-        run = _resume(resume, file, settings, given, workers, out, console)
-    else:
-        experiment = _experiment(file, given, settings)
-        with console.loading():
-            from fedsys.simulation import simulate as start
-        run = start(experiment, out=out, workers=workers, watcher=console)
+    # In the order of KEYS, not as typed: a task's name comes before its options.
+    given = {key: value for key in KEYS if (value := options[key]) is not None}
+    with console:
+        if resume is not None:
+            run = _resume(resume, file, settings, given, workers, out, console)
+        else:
+            experiment = _experiment(file, given, settings)
+            with console.loading():
+                from fedsys.simulation import simulate as start
+            run = start(experiment, out=out, workers=workers, watcher=console)
     console.finished(run)
     return 0 if run.facts["status"] == "done" else 130
 
@@ -154,7 +167,7 @@ def _resume(
             f"--resume goes on with the run's own experiment and takes --rounds alone, not {what}"
         )
     rounds = convert(Text(given["rounds"]), int, "rounds") if "rounds" in given else None
-    Run.open(Path(name), out)  # says what is wrong before TensorFlow is loaded
+    Run.open(name, out)  # says what is wrong before TensorFlow is loaded
     with console.loading():
         from fedsys.simulation import resume as go_on
     return go_on(name, rounds=rounds, out=out, workers=workers, watcher=console)
@@ -180,12 +193,10 @@ def _experiment(file: Path | None, given: dict[str, str], settings: tuple[str, .
 @_out
 def runs(out: Path) -> None:
     """Lists the runs."""
-    from rich.console import Console as Screen
-
-    from fedsys.compare import run_table
+    from fedsys.report import run_table
     from fedsys.runs import all_runs
 
-    Screen().print(run_table(all_runs(out)))
+    _print(run_table(all_runs(out)))
 
 
 @command.command()
@@ -194,16 +205,16 @@ def runs(out: Path) -> None:
 @_out
 def compare(names: tuple[str, ...], html: Path | None, out: Path) -> None:
     """Compares runs: in what they differ, and what came of it."""
-    from rich.console import Console as Screen
-
-    from fedsys.compare import compare_text, render_comparison
+    from fedsys.report import compare_text, render_comparison
     from fedsys.runs import Run
     from fedsys.storage import write_atomic
 
-    found = [Run.open(Path(name), out) for name in names]
-    Screen().print(compare_text(found))
+    found = [Run.open(name, out) for name in names]
+    text = compare_text(found)
     if html is not None:
         write_atomic(html, [render_comparison(found).encode()])
+    _print(text)
+    if html is not None:
         click.echo(html)
 
 
@@ -214,4 +225,14 @@ def report(name: str, out: Path) -> None:
     """Writes a run's report anew, and prints where it is."""
     from fedsys.runs import Run
 
-    click.echo(Run.open(Path(name), out).report())
+    click.echo(Run.open(name, out).report())
+
+
+def _print(shown: Any) -> None:
+    """Prints a table: as wide as the terminal, or wide enough not to fold names in a file."""
+    from rich.console import Console as Screen
+
+    screen = Screen()
+    if not screen.is_terminal and "COLUMNS" not in os.environ:
+        screen.width = WIDE
+    screen.print(shown)

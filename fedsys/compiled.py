@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from fedsys.admission import Gate, Reason, Refusal, Refused, Update
 from fedsys.arithmetic import multiply_accumulates
 from fedsys.clients.faults import Fault
 from fedsys.engine import Aggregate, Work
+from fedsys.errors import UsageError
 from fedsys.lanes import lanes
 from fedsys.layout import Layout
 from fedsys.local import Local
@@ -28,7 +29,14 @@ from fedsys.partition import Partition
 from fedsys.plan import Plan, draw_plan, steps_of
 from fedsys.strategy import Strategy
 from fedsys.task import Task
-from fedsys.training import Moved, client_seeds, compile_training, prefers_xla, random_layers
+from fedsys.training import (
+    LocalTraining,
+    Moved,
+    batch_layers,
+    client_seeds,
+    prefers_xla,
+    random_layers,
+)
 
 
 def use_threads(workers: int, cohort: int) -> None:
@@ -103,12 +111,19 @@ class CompiledEngine:
         self.fault = fault
         self.weights = (partition.sizes > 0) * 1.0 if uniform else partition.sizes * 1.0
         self.population = float(self.weights.sum())
+        if xla and batch_layers(model):
+            raise UsageError(
+                f"compiler 'xla' pads a client's last batch, and layer {batch_layers(model)[0]!r} "
+                "mixes the rows of a batch: use 'graph' or 'auto'"
+            )
         self.xla = prefers_xla(model, self.local) if xla is None else xla
+        if self.xla and not self.local.batch:  # XLA's shapes are fixed: the largest client's
+            self.local = replace(self.local, batch=int(partition.sizes.max()))
         self.gate = Gate(self.layout)
         self.workers = workers or os.cpu_count() or 1
         self._random = len(random_layers(model))
         self._accumulates = multiply_accumulates(model)
-        self._train = compile_training(
+        self._train = LocalTraining(
             model,
             objective(task.objective),
             self.local,

@@ -35,7 +35,7 @@ class Console:
     def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
         self._quiet = quiet
         self._as_json = as_json
-        self._screen = Screen(stderr=True)
+        self._screen = _screen(stderr=True)
         self._progress: Progress | None = None
         self._rounds = 0
         self._spoken = 0.0
@@ -56,11 +56,12 @@ class Console:
         self._screen.print(
             f"{facts['task']}: {facts['clients']:,} clients, {facts['cohort']:,} a round, "
             f"{facts['parameters']:,} parameters, {'XLA' if facts['xla'] else 'graph'}, "
-            f"{facts['workers']} threads",
-            highlight=False,
+            f"{facts['workers']} threads"
         )
         for line in facts["partition_lines"][1:]:
-            self._screen.print(line, style="dim", highlight=False)
+            self._screen.print(line, style="dim")
+        if state.round:
+            self._screen.print(f"going on after round {state.round} of {self._rounds}")
         if self._screen.is_terminal:
             self._progress = Progress(
                 TextColumn("round"),
@@ -85,11 +86,10 @@ class Console:
             print(f"round {record['round']}/{self._rounds}: {line}", file=sys.stderr)
 
     def said(self, line: str) -> None:
-        self._screen.print(f"fedsys: {line}", style="yellow", highlight=False, soft_wrap=True)
+        self._screen.print(f"fedsys: {line}", style="yellow", soft_wrap=True)
 
     def finished(self, run: Run) -> None:
         """Shows what came of the run."""
-        self.close()
         facts, last = run.facts, run.metrics
         if facts["status"] != "done":
             self.said(f"stopped after round {last['round']}; go on with --resume {run.folder}")
@@ -100,19 +100,28 @@ class Console:
         table.add_row("rounds", f"{last['round']} in {facts['seconds']:.1f} s")
         for name, value in last.items():
             if name.startswith(("test_", "train_", "clients_")):
-                table.add_row(name.replace("_", " "), f"{value:.4f}")
+                shown = "not a number" if value is None else f"{value:.4f}"
+                table.add_row(name.replace("_", " "), shown)
         refused = sum(record["refused"] for record in run.records)
         if refused:
             table.add_row("refused updates", str(refused))
-        screen = Screen()
+        screen = _screen()
         screen.print(table)
-        screen.print(f"report: {run.folder / 'report.html'}", highlight=False, soft_wrap=True)
+        screen.print(f"report: {run.folder / 'report.html'}", soft_wrap=True)
 
-    def close(self) -> None:
-        """Takes the progress bar off the screen."""
+    def __enter__(self) -> Console:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Takes the progress bar off the screen, which gets its cursor back."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+def _screen(*, stderr: bool = False) -> Screen:
+    """A screen that prints names and paths as they are: `[1]` is no markup."""
+    return Screen(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,22 +16,21 @@ import tensorflow as tf
 from tensorflow.core.framework.summary_pb2 import Summary
 from tensorflow.core.util.event_pb2 import Event
 
-from fedsys.storage import storing
-
-FLUSH_SECONDS = 2.0
+from fedsys.storage import not_written, storing
 
 
 class EventWriter:
     """Appends events to a file of its own in `folder`; TensorBoard reads all of a run's files."""
 
     def __init__(self, folder: Path) -> None:
-        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        now = time.time_ns()  # its end tells files of one process and second apart
+        who = f"{socket.gethostname()}.{os.getpid()}"
+        name = f"events.out.tfevents.{now // 10**9}.{who}.{now % 10**9:09d}"
         self._path = folder / name
         with storing(self._path):
             folder.mkdir(exist_ok=True)
         self._writer = tf.io.TFRecordWriter(str(self._path))
         self._put(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        self._flushed = time.monotonic()
 
     def write(self, round: int, metrics: Mapping[str, Any]) -> None:
         """Writes every number among the metrics, train_loss as train/loss."""
@@ -39,15 +40,20 @@ class EventWriter:
             if isinstance(value, int | float) and name != "round"
         ]
         self._put(Event(wall_time=time.time(), step=round, summary=Summary(value=values)))
-        if time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self._flush()
 
     def _put(self, event: Event) -> None:
-        self._writer.write(event.SerializeToString())
+        with self._storing():
+            self._writer.write(event.SerializeToString())
+            self._writer.flush()  # to the system: a kill loses nothing
 
-    def _flush(self) -> None:
-        self._writer.flush()
-        self._flushed = time.monotonic()
+    @contextmanager
+    def _storing(self) -> Iterator[None]:
+        try:
+            yield
+        except tf.errors.OpError as error:  # TensorFlow's own, in place of an OSError
+            full = isinstance(error, tf.errors.ResourceExhaustedError)
+            number = errno.ENOSPC if full else errno.EIO
+            raise not_written(self._path, OSError(number, os.strerror(number))) from error
 
     def __enter__(self) -> EventWriter:
         return self
@@ -58,4 +64,5 @@ class EventWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._writer.close()
+        with self._storing() if error is None else suppress(tf.errors.OpError):
+            self._writer.close()

@@ -72,6 +72,7 @@ class Experiment:
                 object.__setattr__(self, one.name, family.parse(value, one.name))
         at_least(1, clients=self.clients, cohort=self.cohort, rounds=self.rounds)
         at_least(0, evaluate=self.evaluate, evaluate_clients=self.evaluate_clients, seed=self.seed)
+        at_most(2**63 - 1, seed=self.seed)
         above(0, quorum=self.quorum)
         at_most(1, quorum=self.quorum)
         _one_of(WEIGHTINGS, weighting=self.weighting)
@@ -124,7 +125,8 @@ def read_table(path: Path) -> dict[str, Any]:
             f'{path}: no such file; write one with a line such as: task = "digits"'
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path}: cannot be read: {reason}: give an experiment in TOML") from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: not TOML: {error}") from None
 
@@ -134,7 +136,9 @@ def merged(table: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
 
     A choice that stands there by name alone, such as task = "digits", becomes a table first.
     """
-    head, _, rest = key.partition(".")
+    head, dot, rest = key.partition(".")
+    if not head or (dot and not rest):
+        raise UsageError(f"{key!r} is no key: write it like local.rate")
     if not rest:
         return {**table, head: value}
     inner = table.get(head, {})

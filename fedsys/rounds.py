@@ -111,7 +111,7 @@ def run_rounds(
         else:
             state = _wait(state, enough)
         yield state, Round(number, cohort, aggregate, moved, time.perf_counter() - started)
-        if state.missed == PATIENCE:
+        if state.missed >= PATIENCE:  # above, where a run that gave up was resumed
             raise QuorumError(
                 f"round {number}: {len(aggregate.admitted)} of {sent} updates were admitted, "
                 f"fewer than the quorum of {quorum:g}, {PATIENCE} rounds in a row "
@@ -124,9 +124,11 @@ def _step(
 ) -> State:
     trained, averaged = np.split(aggregate.delta, [layout.parameters])
     mean = Mean(trained, aggregate.weight / population, aggregate.drift)
+    with np.errstate(all="ignore"):  # what is not finite is looked for afterwards
+        server = strategy.finish(state.server, mean)
     return State(
         round=state.round + 1,
-        server=strategy.finish(state.server, mean),
+        server=server,
         buffers=state.buffers + averaged,
         memory={**state.memory, **aggregate.memory} if aggregate.memory else state.memory,
     )

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ from fedsys.storage import append_line, storing, write_atomic
 if TYPE_CHECKING:
     import keras
     import pandas as pd
+
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -45,28 +48,46 @@ class Run:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What `run.json` says."""
+        """What `run.json` says; the status of a run that was killed, which it cannot say of
+        itself, is 'killed'."""
         facts: dict[str, Any] = _json(self.folder / "run.json")
+        if isinstance(facts, dict) and facts.get("status") == "running" and self._left():
+            return {**facts, "status": "killed"}
         return facts
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """The facts, or none where a run was killed before it wrote some."""
+        return self.facts if (self.folder / "run.json").exists() else {}
 
     @property
     def records(self) -> list[dict[str, Any]]:
         """The metrics of each round, as they were written, but for a line cut short by a kill."""
         path = self.folder / "metrics.jsonl"
-        lines = path.read_bytes().split(b"\n") if path.exists() else []
-        return [json.loads(line) for line in lines[:-1]]
+        with _reading(path):
+            lines = path.read_bytes().split(b"\n") if path.exists() else []
+        return [_record(path, number, line) for number, line in enumerate(lines[:-1], 1)]
 
     @property
     def history(self) -> pd.DataFrame:
         """The metrics as a table, one row a round."""
         import pandas as pd
 
-        return pd.DataFrame(self.records).set_index("round")
+        return pd.DataFrame(self._some_records).set_index("round")
 
     @property
     def metrics(self) -> dict[str, Any]:
         """The metrics of the last round."""
-        return self.records[-1]
+        return self._some_records[-1]
+
+    @property
+    def _some_records(self) -> list[dict[str, Any]]:
+        records = self.records
+        if not records:
+            raise StorageError(
+                f"{self.folder}: no round is done yet: go on with --resume {self.folder}"
+            )
+        return records
 
     @property
     def model(self) -> keras.Model:
@@ -92,14 +113,20 @@ class Run:
 
     def say(self, facts: Mapping[str, Any]) -> None:
         """Writes facts into `run.json`, over those of the same name."""
-        path = self.folder / "run.json"
-        known = _json(path) if path.exists() else {}
-        text = json.dumps({**known, **facts}, indent=2)
-        write_atomic(path, [text.encode() + b"\n"])
+        text = json.dumps({**self.known, **facts}, indent=2)
+        write_atomic(self.folder / "run.json", [text.encode() + b"\n"])
 
     def record(self, metrics: Mapping[str, Any]) -> None:
-        """Adds a round's metrics."""
-        append_line(self.folder / "metrics.jsonl", json.dumps(metrics))
+        """Adds a round's metrics. JSON has no word for NaN and infinity: they become null."""
+        append_line(
+            self.folder / "metrics.jsonl",
+            json.dumps(
+                {
+                    name: None if isinstance(value, float) and not isfinite(value) else value
+                    for name, value in metrics.items()
+                }
+            ),
+        )
 
     def rewind(self, round: int) -> None:
         """Forgets the metrics of rounds after `round`."""
@@ -113,29 +140,40 @@ class Run:
 
         The system lets go of the lock when the process ends, however it ends.
         """
-        path = self.folder / ".lock"
-        with storing(path), open(path, "a") as file:
+        path = self.folder / LOCK
+        with storing(path):
+            file = open(path, "a")  # noqa: SIM115
+        with file:
             if not _lock(file):
                 raise StorageError(
                     f"{self.folder}: another process is running it: wait for its end"
                 )
             yield
 
+    def _left(self) -> bool:
+        """Whether no process runs it, as far as can be told."""
+        try:
+            with open(self.folder / LOCK) as file:
+                return _lock(file)
+        except OSError:
+            return False
+
     @classmethod
     def create(cls, folder: Path, experiment: Experiment) -> Run:
         """A new run in a folder that is made for it."""
-        with storing(folder / "experiment.toml"):
+        with storing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise StorageError(
-                f"{folder}: is not empty: choose another folder, or --resume {folder}"
-            )
+            if any(folder.iterdir()):
+                raise StorageError(
+                    f"{folder}: is not empty: choose another folder, or --resume {folder}"
+                )
         write_atomic(folder / "experiment.toml", [experiment.toml().encode()])
         return cls(folder)
 
     @classmethod
-    def open(cls, folder: Path, out: Path = Path("runs")) -> Run:
+    def open(cls, folder: Path | str, out: Path | str = "runs") -> Run:
         """An existing run, by its folder, or by its name or the start of it within `out`."""
+        folder, out = Path(folder), Path(out)
         if (folder / "experiment.toml").exists():
             return cls(folder)
         names = [run.name for run in all_runs(out)]
@@ -156,12 +194,21 @@ def all_runs(out: Path) -> list[Run]:
     return [Run(folder) for folder in sorted(found, key=lambda f: f.stat().st_mtime)]
 
 
-def free_folder(out: Path, name: str) -> Path:
-    """A folder of that name in `out`, or with the first number behind it that is not taken."""
+def new_folder(out: Path, name: str) -> Path:
+    """Makes a folder of that name in `out`, or with the first number behind it that is not taken.
+
+    It is made here, so that two processes that start at once get two.
+    """
     folder, number = out / name, 2
-    while folder.exists():
-        folder, number = out / f"{name}-{number}", number + 1
-    return folder
+    with storing(folder):
+        out.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                folder, number = out / f"{name}-{number}", number + 1
+            else:
+                return folder
 
 
 def _lock(file: IO[str]) -> bool:
@@ -178,7 +225,25 @@ def _lock(file: IO[str]) -> bool:
 
 
 def _json(path: Path) -> Any:
-    try:
+    with _reading(path):
         return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or not isinstance(record.get("round"), int):
+        raise StorageError(f"{path}: line {number} is damaged: mend it or start the run anew")
+    return record
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError) as error:
-        raise StorageError(f"{path}: cannot be read: {error}") from None
+        raise StorageError(
+            f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None

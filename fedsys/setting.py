@@ -99,11 +99,22 @@ def _rule(experiment: Experiment, examples: Examples) -> Rule:
 
 
 def _built(task: Task) -> keras.Model:
-    model = task.model()
+    shape = task.train.inputs.shape[1:]
+    try:
+        model = task.model()
+        if isinstance(model, keras.Model):
+            if not model.built:
+                model.build((None, *shape))
+            # Without numbers: says whether the layers fit each other and the rows.
+            model(keras.KerasTensor((None, *shape), task.train.inputs.dtype.name))
+    except Exception as error:  # a user's model may raise anything
+        reason = " ".join(str(error).split())
+        raise TrainingError(
+            f"task {task.name!r}: the model cannot be built for rows of shape {shape}: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
     if not isinstance(model, keras.Model):
         raise TrainingError(
             f"task {task.name!r}: model() gave {type(model).__name__}, not a Keras model"
         )
-    if not model.built:
-        model.build((None, *task.train.inputs.shape[1:]))
     return model

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,15 +14,15 @@ import numpy as np
 
 from fedsys.checkpoint import Checkpoints
 from fedsys.compiled import CompiledEngine
-from fedsys.errors import FedsysError, StorageError, UsageError
+from fedsys.errors import FedsysError, StorageError, TrainingError, UsageError
 from fedsys.evaluation import Evaluator
 from fedsys.events import EventWriter
 from fedsys.experiment import Experiment
 from fedsys.layout import write_weights
-from fedsys.pictures import figure_svg, partition_picture
 from fedsys.records import client_table, facts, told
+from fedsys.report import figure_svg, partition_picture
 from fedsys.rounds import State, begin, draw_cohort, run_rounds
-from fedsys.runs import Run, free_folder
+from fedsys.runs import Run, new_folder
 from fedsys.setting import Setting, prepare
 from fedsys.stopping import asked_to_stop
 from fedsys.storage import storing, write_atomic
@@ -70,10 +72,12 @@ def simulate(
     """
     experiment = experiment or Experiment()
     setting = prepare(experiment, task, workers)
-    place = Path(folder) if folder else free_folder(Path(out), setting.name)
+    place = Path(folder) if folder else new_folder(Path(out), setting.name)
     run = Run.create(place, experiment)
     state = begin(experiment.strategy, setting.layout, setting.weights)
-    return _go_on(run, setting, state, _checkpoints(run, setting), workers, watcher or Silent())
+    checkpoints = _checkpoints(run, setting)
+    with run.locked():
+        return _go_on(run, setting, state, checkpoints, workers, watcher or Silent())
 
 
 def resume(
@@ -88,25 +92,43 @@ def resume(
     """Goes on with a run from its last checkpoint: bit for bit what it would have come to.
 
     folder: of the run, or its name within `out`. rounds: where to stop instead, for a longer run.
+    workers: as many as before by default: another number adds up in another order.
     """
     watcher = watcher or Silent()
-    run = Run.open(Path(folder), Path(out))
+    run = Run.open(folder, out)
     experiment = run.experiment
     if rounds is not None:
         experiment = Experiment.of({**experiment.table(), "rounds": rounds})
-    setting = prepare(experiment, task, workers)
-    state = begin(experiment.strategy, setting.layout, setting.weights)
-    checkpoints = _checkpoints(run, setting)
-    if run.records:
-        state, warnings = checkpoints.load(state)
-        for warning in warnings:
-            watcher.said(f"{warning}; going on from the checkpoint before it")
-    if state.round > experiment.rounds:
-        raise UsageError(
-            f"{run.folder}: has done {state.round} rounds already: ask for more with --rounds"
+    with run.locked():
+        workers = workers or run.known.get("workers")
+        setting = prepare(experiment, task, workers)
+        checkpoints = _checkpoints(run, setting)
+        state = _found(run, setting, checkpoints, watcher)
+        if state.round > experiment.rounds:
+            raise UsageError(
+                f"{run.folder}: has done {state.round} rounds already: ask for more with --rounds"
+            )
+        if rounds is not None:
+            write_atomic(run.folder / "experiment.toml", [experiment.toml().encode()])
+            run = Run(run.folder)
+        return _go_on(run, setting, state, checkpoints, workers, watcher)
+
+
+def _found(run: Run, setting: Setting, checkpoints: Checkpoints, watcher: Watcher) -> State:
+    """The state that a run was left in. One that was killed in its first round has none yet."""
+    state = begin(setting.experiment.strategy, setting.layout, setting.weights)
+    if not checkpoints.exist() and len(run.records) <= 1:
+        return state
+    state, warnings = checkpoints.load(state)
+    for warning in warnings:
+        watcher.said(f"{warning}; going on from the checkpoint before it")
+    told = sum(record["round"] <= state.round for record in run.records)
+    if told < state.round:
+        watcher.said(
+            f"{run.folder / 'metrics.jsonl'}: has lost the metrics of {state.round - told} of the "
+            f"{state.round} rounds done"
         )
-    write_atomic(run.folder / "experiment.toml", [experiment.toml().encode()])
-    return _go_on(Run(run.folder), setting, state, checkpoints, workers, watcher)
+    return state
 
 
 def _go_on(
@@ -118,51 +140,70 @@ def _go_on(
     watcher: Watcher,
 ) -> Run:
     """Runs the rounds that are left, and writes what a run leaves behind."""
-    with run.locked():
-        started = time.perf_counter()
-        before = run.facts.get("seconds", 0.0) if state.round else 0.0
-
-        def close(status: str, error: str | None = None) -> None:
-            seconds = round(before + time.perf_counter() - started, 3)
-            run.say({"status": status, "error": error, "seconds": seconds})
-
+    begun = time.perf_counter() - (_seconds(run) if state.round else 0.0)
+    with _telling(run, begun, watcher), _engine(setting, workers) as engine:
         run.rewind(state.round)
-        engine = _engine(setting, workers)
-        try:
-            run.say({"name": run.name, **facts(setting, engine), "status": "running"})
-            picture = partition_picture(
-                setting.partition, setting.task.train.labels, setting.task.classes
-            )
-            write_atomic(run.folder / "partition.svg", [figure_svg(picture).encode()])
-            watcher.begun(run, state)
-            state = _rounds(run, setting, engine, state, checkpoints, watcher)
-            if state.round == setting.experiment.rounds:
-                _leave(run, setting, state)
-                close("done")
-            else:
-                close("stopped")
-            run.report()
-        except StorageError:
-            raise  # there may be no room to say more
-        except FedsysError as error:
-            close("failed", str(error))
-            raise
-        finally:
-            engine.close()
+        known = {key: run.known[key] for key in ("created",) if state.round and key in run.known}
+        run.say({"name": run.name, **facts(setting, engine), **known})
+        run.say({"status": "running", "error": None})
+        picture = partition_picture(
+            setting.partition, setting.task.train.labels, setting.task.classes
+        )
+        write_atomic(run.folder / "partition.svg", [figure_svg(picture).encode()])
+        watcher.begun(run, state)
+        evaluator = Evaluator(setting)
+        state = _rounds(run, setting, engine, evaluator, state, checkpoints, watcher)
+        done = state.round == setting.experiment.rounds
+        if done:
+            _leave(run, setting, evaluator, state)
+        _close(run, "done" if done else "stopped", begun)
+        run.report()
     return run
+
+
+@contextmanager
+def _telling(run: Run, begun: float, watcher: Watcher) -> Iterator[None]:
+    """Writes down how a run ended where it ended badly."""
+    try:
+        yield
+    except StorageError as error:
+        with suppress(StorageError):  # there may be no room to say it
+            _close(run, "failed", begun, str(error))
+        raise StorageError(
+            f"{error}; what was there is kept: then go on with --resume {run.folder}"
+        ) from error
+    except FedsysError as error:
+        _close(run, "failed", begun, str(error))
+        raise
+    except KeyboardInterrupt:
+        _close(run, "stopped", begun)
+        watcher.said(f"interrupted; go on with --resume {run.folder}")
+        raise
+
+
+def _close(run: Run, status: str, begun: float, error: str | None = None) -> None:
+    seconds = round(time.perf_counter() - begun, 3)
+    run.say({"status": status, "error": error, "seconds": seconds})
+
+
+def _seconds(run: Run) -> float:
+    """How long a run took so far. One that was killed had no time to say it."""
+    timed = ("seconds", "evaluation_seconds")
+    rounds = sum(record.get(key, 0.0) for record in run.records for key in timed)
+    return max(float(run.known.get("seconds", 0.0)), float(rounds))
 
 
 def _rounds(
     run: Run,
     setting: Setting,
     engine: CompiledEngine,
+    evaluator: Evaluator,
     state: State,
     checkpoints: Checkpoints,
     watcher: Watcher,
 ) -> State:
     """Runs rounds until all are done or somebody asks to stop, and returns the last state."""
     experiment = setting.experiment
-    evaluator = Evaluator(setting)
     rounds = run_rounds(
         state,
         experiment.strategy,
@@ -173,14 +214,15 @@ def _rounds(
         rounds=experiment.rounds,
         quorum=experiment.quorum,
     )
-    with EventWriter(run.folder / "events") as events, asked_to_stop() as stop:
+    stopping = partial(watcher.said, "stopping after this round; once more to stop at once")
+    with EventWriter(run.folder / "events") as events, asked_to_stop(stopping) as stop:
         for state, happened in rounds:
             started = time.perf_counter()
             record = {**told(happened), **evaluator.due(state.round, state.weights)}
             record["evaluation_seconds"] = round(time.perf_counter() - started, 6)
             run.record(record)
-            checkpoints.save(state)
             events.write(state.round, record)
+            checkpoints.save(state)  # last: a round without it is done again
             watcher.round(record)
             if stop():
                 break
@@ -195,9 +237,10 @@ def _cohort(setting: Setting, engine: CompiledEngine, round: int) -> np.ndarray:
     return draw_cohort(seed, round, clients, cohort)
 
 
-def _engine(setting: Setting, workers: int | None) -> CompiledEngine:
+@contextmanager
+def _engine(setting: Setting, workers: int | None) -> Iterator[CompiledEngine]:
     experiment = setting.experiment
-    return CompiledEngine(
+    engine = CompiledEngine(
         setting.task,
         setting.model,
         setting.partition,
@@ -209,18 +252,38 @@ def _engine(setting: Setting, workers: int | None) -> CompiledEngine:
         workers=workers,
         xla={"auto": None, "xla": True, "graph": False}[experiment.compiler],
     )
+    with ExitStack() as ending:
+        ending.callback(engine.close)
+        try:
+            yield engine
+        except KeyboardInterrupt:
+            ending.pop_all()  # nobody waits for the calls in flight
+            raise
 
 
 def _checkpoints(run: Run, setting: Setting) -> Checkpoints:
     return Checkpoints(run.folder / "checkpoints", setting.experiment.trajectory)
 
 
-def _leave(run: Run, setting: Setting, state: State) -> None:
+def _leave(run: Run, setting: Setting, evaluator: Evaluator, state: State) -> None:
     """Writes the model and each client's scores."""
     write_weights(setting.model, state.weights)
-    part = run.folder / "part.keras"
-    with storing(run.folder / "model.keras"):
-        setting.model.save(part)
-        os.replace(part, run.folder / "model.keras")
-    scores = Evaluator(setting).clients(state.weights)
+    _save_model(setting, run.folder / "model.keras")
+    scores = evaluator.clients(state.weights)
     write_atomic(run.folder / "clients.csv", [client_table(setting, scores).encode()])
+
+
+def _save_model(setting: Setting, path: Path) -> None:
+    """Writes the model as a Keras file, which appears whole or not at all."""
+    part = path.with_name(f".part{path.suffix}")  # Keras looks at the suffix
+    try:
+        with storing(path):
+            setting.model.save(part)
+            os.replace(part, path)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise TrainingError(
+            f"task {setting.task.name!r}: Keras cannot save the model: {error}: "
+            "give its classes a get_config and @keras.saving.register_keras_serializable()"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,9 @@ from fedsys.errors import StorageError
 SYNC_SECONDS = 1.0
 """Files written within this time of the last forced one stay in the system's cache, which a
 killed process does not lose and a power cut may: then at most this much is lost."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where there is no room."""
 
 _last_sync = 0.0
 
@@ -34,9 +38,11 @@ def write_atomic(path: Path, parts: Sequence[bytes | memoryview]) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Adds a line to a file, in one write."""
+    """Adds a line to a file, in one write where there is room."""
+    rest = line.encode() + b"\n"
     with storing(path), open(path, "ab", buffering=0) as file:
-        file.write(line.encode() + b"\n")
+        while rest:  # a disk that fills up takes a part, and refuses the next
+            rest = rest[file.write(rest) :]
 
 
 @contextmanager
@@ -45,10 +51,13 @@ def storing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(
-            f"{path}: cannot be written: {error.strerror or error}; what was there is kept: "
-            f"make room or choose another folder with --out, then --resume {path.parent}"
-        ) from error
+        raise not_written(path, error) from error
+
+
+def not_written(path: Path, error: OSError) -> StorageError:
+    """What to raise where a file could not be written."""
+    remedy = "make room there" if error.errno in FULL else "choose another place"
+    return StorageError(f"{path}: cannot be written: {error.strerror or error}: {remedy}")
 
 
 def _sync(descriptor: int) -> None:

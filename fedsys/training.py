@@ -1,16 +1,16 @@
 """Local training as one pure function, compiled once for a model.
 
-`compile_training` turns a Keras model, an objective, a `Local` and a correction into a function
-that trains some clients one after another, from the same anchor, and returns the weighted sum of
-how far they moved. One client is a sum of one, so the same function serves the fused cohort and
-the client whose update is looked at by itself.
+`LocalTraining` is a Keras model, an objective, a `Local` and a correction as a function that
+trains some clients one after another, from the same anchor, and returns the weighted sum of how
+far they moved. One client is a sum of one, so the same function serves the fused cohort and the
+client whose update is looked at by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from threading import Lock
 from typing import Any
 
@@ -57,10 +57,6 @@ class Moved:
     finite: np.ndarray
 
 
-Training = Callable[..., Moved]
-"""(anchor, plan, weights, seeds, memory) -> Moved; see `compile_training`."""
-
-
 def prefers_xla(model: keras.Model, local: Local) -> bool:
     """Whether XLA is the faster way to train this model.
 
@@ -85,6 +81,15 @@ def operations(model: keras.Model) -> list[Any]:
     ]
 
 
+def batch_layers(model: keras.Model) -> list[str]:
+    """Names of the layers that compute over the rows of a batch together."""
+    return [
+        operation.name
+        for operation in operations(model)
+        if isinstance(operation, keras.layers.BatchNormalization)
+    ]
+
+
 def random_layers(model: keras.Model) -> list[int]:
     """Places, among the model's non-trainable variables, of the seeds of dropout and its like."""
     states = {
@@ -104,82 +109,112 @@ def client_seeds(seed: int, round: int, clients: np.ndarray, layers: int) -> np.
     return words.astype(np.uint32)
 
 
-def compile_training(
-    model: keras.Model,
-    objective: Objective,
-    local: Local,
-    correct: Correction,
-    examples: Examples,
-    *,
-    xla: bool,
-) -> Training:
-    """Compiles the local training of `model` on `examples`.
+class LocalTraining:
+    """The local training of a model on some examples, compiled when it is first called.
 
-    The returned function takes the anchor ([layout length]), a plan, the clients' weights
-    ([clients]), the seeds of random layers (`client_seeds`), and the memory of the correction: a
-    tuple of vectors ([parameters]), the same for every client of the call.
+    model, objective: what is trained, and the loss. local: how. correct: see `Correction`.
+    examples: all rows of all clients; a plan says which of them a client uses.
+    xla: compile with XLA, which needs a fixed batch size and layers that treat rows by themselves.
     """
-    layout = Layout.of(model)
-    parts = Parts(model, layout)
-    inputs, labels = tf.constant(examples.inputs), tf.constant(examples.labels)
-    floating = tf.as_dtype(layout.dtype)
 
-    def batch(rows: Any, begin: Any, length: Any) -> tuple[Any, Any]:
-        """The data rows of a step and, for XLA, whose shapes are fixed, which of them count."""
-        if not xla:
-            return rows[begin : begin + length], None
-        places = tf.range(local.batch)
-        mask = places < length
-        # A row that does not count repeats the first: nothing of another client enters.
-        return tf.gather(rows, begin + tf.where(mask, places, 0)), mask
+    def __init__(
+        self,
+        model: keras.Model,
+        objective: Objective,
+        local: Local,
+        correct: Correction,
+        examples: Examples,
+        *,
+        xla: bool,
+    ) -> None:
+        self.layout = Layout.of(model)
+        self._model = model
+        self._objective = objective
+        self._local = local
+        self._correct = correct
+        self._inputs = tf.constant(examples.inputs)
+        self._labels = tf.constant(examples.labels)
+        self._xla = xla
+        self._parts = Parts(model, self.layout)
+        self._floating = tf.as_dtype(self.layout.dtype)
+        self._graphs: dict[int, Any] = {}
+        self._tracing = Lock()
 
-    def loss(weights: Any, state: Any, x: Any, y: Any, mask: Any) -> tuple[Any, Any]:
-        outputs, state, penalties = model.stateless_call(
-            weights, state, x, training=True, return_losses=True
-        )
-        each = objective.loss(y, outputs)
-        if mask is None:
-            value = tf.reduce_mean(each)
-        else:
-            value = tf.reduce_sum(tf.where(mask, each, 0)) / tf.reduce_sum(
-                tf.cast(mask, each.dtype)
-            )
-        return tf.add_n([tf.cast(part, floating) for part in (value, *penalties)]), state
+    def __call__(
+        self,
+        anchor: np.ndarray,
+        plan: Plan,
+        weights: np.ndarray,
+        seeds: np.ndarray,
+        memory: tuple[np.ndarray, ...] = (),
+    ) -> Moved:
+        """Trains the clients of a plan, each from the anchor. Threads may call it side by side.
 
-    def train_client(
-        anchor: Any, state: Any, rows: Any, begin: Any, length: Any, span: Any, memory: Any
+        anchor: [layout length]. weights: [clients]. seeds: `client_seeds` of the clients.
+        memory: vectors of [parameters] for the correction, the same for every client of the call.
+        """
+        clients = len(plan)
+        weights = weights.astype(self.layout.dtype)
+        arrays = [plan.rows, plan.begin, plan.length, plan.first, weights, seeds]
+        if self._xla:
+            arrays = _padded(arrays)
+        tensors = [tf.constant(array) for array in (anchor, *arrays, np.int32(clients), *memory)]
+        total, losses, finite = self._graph(len(memory))(*tensors)
+        return Moved(total.numpy(), losses.numpy()[:clients], finite.numpy()[:clients])
+
+    def _graph(self, memories: int) -> Any:
+        """The graph of `_lane`, traced once, for arrays of any length."""
+        with self._tracing:
+            if memories not in self._graphs:
+                numbers = tf.TensorSpec([None], tf.int32)
+                vector = tf.TensorSpec([self.layout.parameters], self._floating)
+                lane = tf.function(self._lane, jit_compile=self._xla, autograph=False)
+                self._graphs[memories] = lane.get_concrete_function(
+                    tf.TensorSpec([self.layout.length], self._floating),
+                    *[numbers] * 4,
+                    tf.TensorSpec([None], self._floating),
+                    tf.TensorSpec([None, self._parts.layers, 2], tf.uint32),
+                    tf.TensorSpec([], tf.int32),
+                    *[vector] * memories,
+                )
+            return self._graphs[memories]
+
+    # --- inside the graph ------------------------------------------------------------------------
+
+    def _lane(
+        self,
+        anchor: Any,
+        rows: Any,
+        begin: Any,
+        length: Any,
+        first: Any,
+        weights: Any,
+        seeds: Any,
+        clients: Any,
+        *memory: Any,
     ) -> tuple[Any, Any, Any]:
-        """The weights, state and summed loss after the steps `span[0]` to `span[1]`."""
+        """The fields of `Moved` for the first `clients` of a plan, one client after another."""
 
-        def step(s: Any, weights: Any, state: Any, slots: Any, total: Any) -> tuple[Any, ...]:
-            chosen, mask = batch(rows, begin[s], length[s])
-            x, y = tf.gather(inputs, chosen), tf.gather(labels, chosen)
-            with tf.GradientTape() as tape:
-                tape.watch(weights)
-                value, state = loss(weights, state, x, y, mask)
-            gradients = tape.gradient(value, weights, unconnected_gradients="zero")
-            gradients = [
-                correct(tf.convert_to_tensor(g), w, a, *m)
-                for g, w, a, m in zip(gradients, weights, anchor, memory, strict=True)
-            ]
-            if local.clip is not None:
-                gradients, _ = tf.clip_by_global_norm(gradients, local.clip)
-            count = tf.cast(s - span[0] + 1, floating)
-            stepped = [
-                local.optimizer.step(w, g, slot, local.rate, count)
-                for w, g, slot in zip(weights, gradients, slots, strict=True)
-            ]
-            weights, slots = [w for w, _ in stepped], [slot for _, slot in stepped]
-            return s + 1, weights, state, slots, total + value
+        def client(c: Any, total: Any, losses: Any, finites: Any) -> tuple[Any, ...]:
+            span = first[c], first[c + 1]
+            moved, loss, finite = self._client(
+                anchor, rows, begin, length, span, weights[c], seeds[c], memory
+            )
+            return c + 1, total + moved, losses.write(c, loss), finites.write(c, finite)
 
-        slots = [local.optimizer.slots(weight) for weight in anchor]
-        start = (span[0], list(anchor), state, slots, tf.zeros([], floating))
-        _, weights, state, _, total = tf.while_loop(
-            lambda s, *_: s < span[1], step, start, parallel_iterations=1
+        def each(dtype: Any) -> Any:
+            return tf.TensorArray(dtype, size=tf.shape(weights)[0], element_shape=[])
+
+        _, total, losses, finites = tf.while_loop(
+            lambda c, *_: c < clients,
+            client,
+            (0, tf.zeros_like(anchor), each(self._floating), each(tf.bool)),
+            parallel_iterations=1,
         )
-        return weights, state, total
+        return total, losses.stack(), finites.stack()
 
-    def train_one(
+    def _client(
+        self,
         anchor: Any,
         rows: Any,
         begin: Any,
@@ -192,83 +227,66 @@ def compile_training(
         """How far one client moved times its weight, its mean loss, and whether all of that is
         finite; where it is not, the movement counts as none."""
         # Cut up here and not once for all clients: so XLA's loops keep to the thread they run on.
-        tensors, state = parts.split(anchor)
-        state = parts.seeded(state, seeds)
-        remembered = list(zip(*(parts.split_trainable(m) for m in memory), strict=True))
-        remembered = remembered or [()] * len(tensors)
-        trained, state, loss = train_client(tensors, state, rows, begin, length, span, remembered)
-        moved = weight * (parts.join(trained, state) - anchor)
-        finite = tf.reduce_all(tf.math.is_finite(moved))
-        steps = tf.cast(tf.maximum(span[1] - span[0], 1), floating)
-        return tf.where(finite, moved, tf.zeros_like(moved)), loss / steps, finite
+        start, state = self._parts.split(anchor)
+        state = self._parts.seeded(state, seeds)
+        remembered = [self._parts.trainable(vector) for vector in memory]
 
-    @tf.function(jit_compile=xla, autograph=False)
-    def train(
-        anchor: Any,
-        rows: Any,
-        begin: Any,
-        length: Any,
-        first: Any,
-        weights: Any,
-        seeds: Any,
-        count: Any,
-        memory: Any,
-    ) -> tuple[Any, ...]:
-        def client(c: Any, total: Any, losses: Any, finites: Any) -> tuple[Any, ...]:
-            span = first[c], first[c + 1]
-            moved, loss, finite = train_one(
-                anchor, rows, begin, length, span, weights[c], seeds[c], memory
-            )
-            return c + 1, total + moved, losses.write(c, loss), finites.write(c, finite)
+        def step(s: Any, trained: Any, state: Any, slots: Any, total: Any) -> tuple[Any, ...]:
+            chosen, mask = self._batch(rows, begin[s], length[s])
+            value, gradients, state = self._gradients(trained, state, chosen, mask)
+            gradients = [
+                self._correct(*tensors)
+                for tensors in zip(gradients, trained, start, *remembered, strict=True)
+            ]
+            if self._local.clip is not None:
+                gradients, _ = tf.clip_by_global_norm(gradients, self._local.clip)
+            count = tf.cast(s - span[0] + 1, self._floating)
+            stepped = [
+                self._local.optimizer.step(weight, gradient, slot, self._local.rate, count)
+                for weight, gradient, slot in zip(trained, gradients, slots, strict=True)
+            ]
+            trained, slots = [weight for weight, _ in stepped], [slot for _, slot in stepped]
+            return s + 1, trained, state, slots, total + value
 
-        def of(dtype: Any) -> Any:
-            return tf.TensorArray(dtype, size=tf.shape(weights)[0], element_shape=[])
-
-        _, total, losses, finites = tf.while_loop(
-            lambda c, *_: c < count,
-            client,
-            (0, tf.zeros_like(anchor), of(floating), of(tf.bool)),
+        slots = [self._local.optimizer.slots(tensor) for tensor in start]
+        _, trained, state, _, total = tf.while_loop(
+            lambda s, *_: s < span[1],
+            step,
+            (span[0], list(start), state, slots, tf.zeros([], self._floating)),
             parallel_iterations=1,
         )
-        return total, losses.stack(), finites.stack()
+        moved = weight * (self._parts.join(trained, state) - anchor)
+        finite = tf.reduce_all(tf.math.is_finite(moved))
+        steps = tf.cast(tf.maximum(span[1] - span[0], 1), self._floating)
+        return tf.where(finite, moved, tf.zeros_like(moved)), total / steps, finite
 
-    @cache
-    def traced(memories: int) -> Any:
-        """The graph, traced once for arrays of any length."""
-        numbers = tf.TensorSpec([None], tf.int32)
-        weights = tf.TensorSpec([None], floating)
-        seeds = tf.TensorSpec([None, parts.layers, 2], tf.uint32)
-        memory = (tf.TensorSpec([layout.parameters], floating),) * memories
-        anchor, count = tf.TensorSpec([layout.length], floating), tf.TensorSpec([], tf.int32)
-        return train.get_concrete_function(anchor, *[numbers] * 4, weights, seeds, count, memory)
+    def _batch(self, rows: Any, begin: Any, length: Any) -> tuple[Any, Any]:
+        """The data rows of a step and, for XLA, whose shapes are fixed, which of them count."""
+        if not self._xla:
+            return rows[begin : begin + length], None
+        places = tf.range(self._local.batch)
+        mask = places < length
+        # A row that does not count repeats the first: nothing of another client enters.
+        return tf.gather(rows, begin + tf.where(mask, places, 0)), mask
 
-    tracing = Lock()
-
-    def call(
-        anchor: np.ndarray,
-        plan: Plan,
-        weights: np.ndarray,
-        seeds: np.ndarray,
-        memory: tuple[np.ndarray, ...] = (),
-    ) -> Moved:
-        clients = len(plan)
-        arrays = [
-            plan.rows,
-            plan.begin,
-            plan.length,
-            plan.first,
-            weights.astype(layout.dtype),
-            seeds,
-        ]
-        if xla:
-            arrays = _padded(arrays)
-        with tracing:
-            graph = traced(len(memory))
-        total, *each = graph(*map(tf.constant, (anchor, *arrays, np.int32(clients), *memory)))
-        losses, finite = (values.numpy()[:clients] for values in each)
-        return Moved(total.numpy(), losses, finite)
-
-    return call
+    def _gradients(self, weights: Any, state: Any, rows: Any, mask: Any) -> tuple[Any, Any, Any]:
+        """The mean loss on some rows with the model's own penalties, its gradient by each
+        weight, and the state that the forward pass leaves."""
+        inputs, labels = tf.gather(self._inputs, rows), tf.gather(self._labels, rows)
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            outputs, state, penalties = self._model.stateless_call(
+                weights, state, inputs, training=True, return_losses=True
+            )
+            each = self._objective.loss(labels, outputs)
+            if mask is None:
+                mean = tf.reduce_mean(each)
+            else:
+                counted = tf.reduce_sum(tf.cast(mask, each.dtype))
+                mean = tf.reduce_sum(tf.where(mask, each, 0)) / counted
+            loss = tf.add_n([tf.cast(part, self._floating) for part in (mean, *penalties)])
+        gradients = tape.gradient(loss, weights, unconnected_gradients="zero")
+        return loss, [tf.convert_to_tensor(gradient) for gradient in gradients], state
 
 
 class Parts:
@@ -287,16 +305,13 @@ class Parts:
         self.random = random_layers(model)
         self.layers = len(self.random)
 
-    def split_trainable(self, vector: Any) -> list[Any]:
+    def trainable(self, vector: Any) -> list[Any]:
         """The trainable tensors of a vector of [parameters]."""
-        shapes = self.layout.shapes[: self.layout.trainable]
-        pieces = tf.split(vector, self.layout.sizes[: self.layout.trainable])
-        return [tf.reshape(piece, shape) for piece, shape in zip(pieces, shapes, strict=True)]
+        return _cut(vector, self.layout.shapes[: self.layout.trainable])
 
     def split(self, vector: Any) -> tuple[list[Any], list[Any]]:
         """The trainable tensors, and the state to start from but for its seeds."""
-        pieces = tf.split(vector, self.layout.sizes)
-        tensors = [tf.reshape(p, s) for p, s in zip(pieces, self.layout.shapes, strict=True)]
+        tensors = _cut(vector, self.layout.shapes)
         state = list(self.built)
         for place, tensor in zip(self.buffers, tensors[self.layout.trainable :], strict=True):
             state[place] = tf.cast(tensor, state[place].dtype)
@@ -314,6 +329,12 @@ class Parts:
         tensors = trained + [state[place] for place in self.buffers]
         dtype = tf.as_dtype(self.layout.dtype)
         return tf.concat([tf.cast(tf.reshape(tensor, [-1]), dtype) for tensor in tensors], 0)
+
+
+def _cut(vector: Any, shapes: Sequence[tuple[int, ...]]) -> list[Any]:
+    """A vector as tensors of these shapes, one after another."""
+    pieces = tf.split(vector, [math.prod(shape) for shape in shapes])
+    return [tf.reshape(piece, shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
 
 def _padded(arrays: list[np.ndarray]) -> list[np.ndarray]:

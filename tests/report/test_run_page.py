@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,144 +18,16 @@ import numpy as np
 import pytest
 
 from fedsys.experiment import Experiment
-from fedsys.partition import Partition
-from fedsys.partitions import draw
-from fedsys.pictures import figure_svg, partition_picture
-from fedsys.report import best, duration, embedded, falls, ranges, read, render, shown
+from fedsys.report.contents import best
+from fedsys.report.run_page import render
+from fedsys.report.svg import embedded
 from fedsys.runs import Run
-from fedsys.task import Examples
-
-DIGITS = tuple(str(digit) for digit in range(10))
-LAYERS = [
-    ["flatten", "Flatten", "(None, 64)", 0],
-    ["dense", "Dense", "(None, 50)", 3250],
-    ["dense_1", "Dense", "(None, 10)", 510],
-]
-
-
-def fake_run(
-    folder: Path,
-    *,
-    experiment: Experiment | None = None,
-    metrics: Sequence[str] = ("accuracy", "loss"),
-    rounds: int = 50,
-    rows: int = 4000,
-    classes: Sequence[str] = DIGITS,
-    owners: Sequence[str] = (),
-    clients_metrics: bool = True,
-    refuse: Callable[[int], dict[str, int]] = lambda round: {},
-    facts: dict[str, Any] | None = None,
-    seed: int = 0,
-) -> Run:
-    """A folder such as a run leaves behind, with numbers that are made up."""
-    experiment = experiment or Experiment(partition="dirichlet:0.3", rounds=rounds, clients=100)
-    rng = np.random.default_rng(seed)
-    kinds = len(classes) if "accuracy" in metrics else 0
-    labels = rng.integers(0, kinds, rows) if kinds else rng.normal(size=rows)
-    clients, cohort = experiment.clients or 100, experiment.cohort or 10
-    if experiment.partition:
-        examples = Examples(np.zeros((rows, 1), np.float32), labels)
-        partition = draw(experiment.partition, examples, clients, 0)
-    else:
-        partition = Partition.of(rng.integers(0, clients, rows), clients)
-    run = Run.create(folder, experiment)
-    summary = partition.summary(labels)
-    said = {
-        "name": run.name,
-        "trajectory": experiment.trajectory,
-        "status": "done",
-        "error": None,
-        "created": "2026-11-21T01:39:51+00:00",
-        "fedsys": "0.1.0",
-        "tensorflow": "2.21.0",
-        "keras": "3.12.0",
-        "python": "3.11.9",
-        "machine": "4 cores",
-        "task": "digits",
-        "model_name": "mlp",
-        "parameters": 3760,
-        "buffers": 0,
-        "accumulates": 3700,
-        "layers": LAYERS,
-        "rows": rows,
-        "test_rows": 360,
-        "classes": list(classes),
-        "clients": clients,
-        "cohort": cohort,
-        "partition": vars(summary),
-        "partition_lines": summary.lines(),
-        "xla": True,
-        "workers": 4,
-        "seconds": 12.345,
-    }
-    run.say({**said, **(facts or {})})
-    for number in range(1, rounds + 1):
-        run.record(_record(rng, number, cohort, metrics, clients_metrics, refuse(number)))
-    picture = partition_picture(partition, labels, classes)
-    (folder / "partition.svg").write_text(figure_svg(picture))
-    (folder / "clients.csv").write_text(_clients(rng, partition.sizes, metrics, owners))
-    return run
-
-
-def _record(
-    rng: np.random.Generator,
-    number: int,
-    cohort: int,
-    metrics: Sequence[str],
-    clients_metrics: bool,
-    reasons: dict[str, int],
-) -> dict[str, Any]:
-    refused = sum(reasons.values())
-    level = 1 - math.exp(-number / 12)
-    line: dict[str, Any] = {
-        "round": number,
-        "clients": cohort,
-        "admitted": cohort - refused,
-        "refused": refused,
-        "empty": 0,
-        "moved": cohort - refused >= cohort / 2,
-        "train_loss": 2.3 - 2.0 * level + float(rng.normal()) * 0.05,
-        "seconds": 0.9 if number == 1 else round(0.11 + 0.02 * float(rng.random()), 6),
-    }
-    if reasons:
-        line["reasons"] = reasons
-    values = {
-        "accuracy": (0.1 + 0.83 * level + float(rng.normal()) * 0.006, 0.06 + 0.1 * (1 - level)),
-        "auc": (0.5 + 0.27 * level + float(rng.normal()) * 0.003, 0.0),
-        "loss": (2.3 - 1.95 * level + float(rng.normal()) * 0.02, 0.15),
-    }
-    for name in metrics:
-        value, spread = values[name]
-        line[f"test_{name}"] = value
-        if clients_metrics and name != "auc" and number % 5 == 0:
-            line[f"clients_{name}"] = value - 0.01
-            line[f"clients_{name}_spread"] = spread
-            line[f"clients_{name}_worst"] = value + (3 if name == "loss" else -2.5) * spread
-    line["evaluation_seconds"] = round(0.02 + 0.004 * float(rng.random()), 6)
-    return line
-
-
-def _clients(
-    rng: np.random.Generator, rows: np.ndarray, metrics: Sequence[str], owners: Sequence[str]
-) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    names = [name for name in ("loss", "accuracy") if name in metrics]
-    table.writerow(["client", "rows", *names, *(["owner"] if owners else [])])
-    for client, held in enumerate(rows.tolist()):
-        part = min(1.0, max(0.0, 0.91 + float(rng.normal()) * 0.35 / math.sqrt(held + 3)))
-        values = {"accuracy": round(part * held) / held if held else math.nan}
-        values["loss"] = 1.6 * (1.1 - part) if held else math.nan
-        table.writerow(
-            [client, held, *(f"{values[name]:.6g}" for name in names)]
-            + ([owners[client]] if owners else [])
-        )
-    return text.getvalue()
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return fake_run(tmp_path_factory.mktemp("runs") / "digits-fedavg-1")
+def finished(fake_run: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("runs") / "digits-fedavg-1"
+    return fake_run(folder, partition="dirichlet:0.3", clients=100)
 
 
 @pytest.fixture(scope="module")
@@ -301,10 +172,12 @@ def test_curves_know_the_values_under_a_pointer(finished: Run, told: str):
     assert accuracy["y"][0] < min(values) < max(values) < accuracy["y"][1]
 
 
-def test_a_binary_task_has_its_auc_and_its_owners(tmp_path: Path):
+def test_a_binary_task_has_its_auc_and_its_owners(fake_run: Callable[..., Run], tmp_path: Path):
     run = fake_run(
         tmp_path / "credit",
-        experiment=Experiment(strategy="fedprox:0.1", clients=20, cohort=20, rounds=30),
+        strategy="fedprox:0.1",
+        clients=20,
+        cohort=20,
         rounds=30,
         metrics=("accuracy", "auc", "loss"),
         classes=("paid", "defaulted"),
@@ -320,9 +193,10 @@ def test_a_binary_task_has_its_auc_and_its_owners(tmp_path: Path):
     assert re.search(r'Bank \d+, "A"', text)
 
 
-def test_a_regression_has_a_loss_and_no_accuracy(tmp_path: Path):
-    experiment = Experiment(partition="iid", clients=50, rounds=10)
-    told = render(fake_run(tmp_path / "table", experiment=experiment, rounds=10, metrics=("loss",)))
+def test_a_regression_has_a_loss_and_no_accuracy(fake_run: Callable[..., Run], tmp_path: Path):
+    told = render(
+        fake_run(tmp_path / "table", partition="iid", clients=50, rounds=10, metrics=("loss",))
+    )
     standing(told)
     text = Page(told).text
     assert "ccuracy" not in text
@@ -331,7 +205,7 @@ def test_a_regression_has_a_loss_and_no_accuracy(tmp_path: Path):
     assert "Loss against rows" not in text  # they all have the same
 
 
-def test_a_killed_run_is_told_as_far_as_it_went(tmp_path: Path):
+def test_a_killed_run_is_told_as_far_as_it_went(fake_run: Callable[..., Run], tmp_path: Path):
     run = fake_run(tmp_path / "killed", rounds=13, facts={"status": "running"})
     run.say({"seconds": None})
     (run.folder / "clients.csv").unlink()
@@ -350,7 +224,7 @@ def test_a_killed_run_is_told_as_far_as_it_went(tmp_path: Path):
 @pytest.mark.parametrize("name", ["run.json", "metrics.jsonl", "clients.csv", "partition.svg"])
 @pytest.mark.parametrize("content", [None, b"", b"{\n\xff", b"[]\n", b"\0\n"])
 def test_a_missing_or_damaged_file_is_named_and_the_rest_is_told(
-    tmp_path: Path, name: str, content: bytes | None
+    fake_run: Callable[..., Run], tmp_path: Path, name: str, content: bytes | None
 ):
     run = fake_run(tmp_path / "run", rounds=2)
     if content is None:
@@ -374,17 +248,7 @@ def test_a_folder_with_nothing_but_an_experiment_is_told(tmp_path: Path):
     assert "experiment.toml: not TOML" in render(run)
 
 
-def test_rounds_end_before_a_damaged_line(tmp_path: Path):
-    run = fake_run(tmp_path / "run", rounds=5)
-    lines = (run.folder / "metrics.jsonl").read_text().split("\n")
-    lines[2] = lines[2][:40]
-    (run.folder / "metrics.jsonl").write_text("\n".join(lines))
-    found = read(run)
-    assert found.rounds == 2
-    assert found.missing == ("metrics.jsonl: line 3 is damaged: the rounds end before it",)
-
-
-def test_refusals_are_counted_by_reason_and_round(tmp_path: Path):
+def test_refusals_are_counted_by_reason_and_round(fake_run: Callable[..., Run], tmp_path: Path):
     refused = {3: {"not finite": 2}, 4: {"not finite": 1}, 7: {"wrong shape": 4, "not finite": 3}}
     run = fake_run(tmp_path / "run", rounds=10, refuse=lambda round: refused.get(round, {}))
     told = render(run)
@@ -396,16 +260,16 @@ def test_refusals_are_counted_by_reason_and_round(tmp_path: Path):
     assert "The model stayed where it was in round 7" in text
 
 
-def test_an_error_is_told(tmp_path: Path):
+def test_an_error_is_told(fake_run: Callable[..., Run], tmp_path: Path):
     run = fake_run(tmp_path / "run", rounds=3, facts={"status": "failed", "error": "it <b>broke"})
     assert "This run failed after 3 of 3 rounds: it &lt;b&gt;broke" in render(run)
 
 
-def test_nothing_from_data_or_user_becomes_markup(tmp_path: Path):
+def test_nothing_from_data_or_user_becomes_markup(fake_run: Callable[..., Run], tmp_path: Path):
     evil = "<script>alert('x')</script>"
     run = fake_run(
         tmp_path / "run&<i>",
-        experiment=Experiment(clients=15, rounds=3),
+        clients=15,
         rounds=3,
         classes=(evil, '"><img src=x onerror=alert(1)>', "-->", "$x_$", "\x00\N{SNOWMAN}"),
         owners=[f"{evil} {number}" for number in range(15)],
@@ -444,7 +308,9 @@ def test_nothing_from_data_or_user_becomes_markup(tmp_path: Path):
         "<g>",
     ],
 )
-def test_a_foreign_partition_picture_is_left_out(tmp_path: Path, inside: str):
+def test_a_foreign_partition_picture_is_left_out(
+    fake_run: Callable[..., Run], tmp_path: Path, inside: str
+):
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1">{inside}</svg>'
     assert embedded(svg) is None
     run = fake_run(tmp_path / "run", rounds=1)
@@ -455,16 +321,24 @@ def test_a_foreign_partition_picture_is_left_out(tmp_path: Path, inside: str):
     assert "it is not a picture that fedsys drew" in told
 
 
-def test_ten_thousand_clients_make_no_large_page(tmp_path: Path):
-    experiment = Experiment(partition="quantity:1", clients=10_000, cohort=100, rounds=3)
-    told = render(fake_run(tmp_path / "big", experiment=experiment, rounds=3, rows=200_000))
+def test_ten_thousand_clients_make_no_large_page(fake_run: Callable[..., Run], tmp_path: Path):
+    told = render(
+        fake_run(
+            tmp_path / "big",
+            partition="quantity:1",
+            clients=10_000,
+            cohort=100,
+            rounds=3,
+            rows=200_000,
+        )
+    )
     standing(told)
     assert len(told) < 500_000
     assert "10,000 clients" in Page(told).text
     assert "Without rows" in told
 
 
-def test_losses_that_are_no_numbers_leave_gaps(tmp_path: Path):
+def test_losses_that_are_no_numbers_leave_gaps(fake_run: Callable[..., Run], tmp_path: Path):
     run = fake_run(tmp_path / "run", rounds=4)
     records = run.records
     records[1]["train_loss"] = math.nan
@@ -480,7 +354,9 @@ def test_losses_that_are_no_numbers_leave_gaps(tmp_path: Path):
     assert best(records, "test_loss") == (3, records[2]["test_loss"])
 
 
-def test_a_metric_taken_now_and_then_says_of_when_it_is(tmp_path: Path):
+def test_a_metric_taken_now_and_then_says_of_when_it_is(
+    fake_run: Callable[..., Run], tmp_path: Path
+):
     run = fake_run(tmp_path / "run", rounds=7)
     records = run.records
     for record in records:
@@ -496,7 +372,7 @@ def test_reading_and_rendering_import_no_tensorflow(finished: Run):
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "import fedsys.report, fedsys.compare\n"
+        "import fedsys.report\n"
         "heavy = {'matplotlib', 'jinja2', 'pandas', 'rich', 'tensorflow', 'keras'}\n"
         "assert not heavy & set(sys.modules)\n"
         "from fedsys.runs import Run\n"
@@ -504,25 +380,3 @@ def test_reading_and_rendering_import_no_tensorflow(finished: Run):
         "assert not {'tensorflow', 'keras', 'pandas', 'matplotlib.pyplot'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_words():
-    assert [shown("accuracy", 0.93124), shown("auc", 0.8), shown("loss", 2e-5)] == [
-        "93.12%",
-        "0.8000",
-        "2e-05",
-    ]
-    assert [shown("loss", None), shown("loss", math.nan)] == ["\N{EN DASH}", "NaN"]
-    seconds = [0.0042, 0.42, 12.34, 59.97, 252.0, 7500.0]
-    assert [duration(each) for each in seconds] == [
-        "4.2 ms",
-        "0.42 s",
-        "12.3 s",
-        "1 min 00 s",
-        "4 min 12 s",
-        "2 h 05 min",
-    ]
-    assert ranges([7, 3, 8, 12]).replace("\N{EN DASH}", "-") == "3, 7-8, 12"
-    assert ranges(range(0, 100, 2), most=2) == "0, 2 and 48 more"
-    assert falls("loss")
-    assert not falls("accuracy")
