@@ -22,7 +22,9 @@ from benchmarks.timing import (
 )
 
 if TYPE_CHECKING:
-    from benchmarks.ours import Rounds
+    import keras
+
+    from fedsys.task import Examples
 
 MANY, FEW, COHORT = 1_000_000, 10_000, 1_000
 ROWS, FEATURES, CLASSES, BATCH = 4, 8, 10, 2
@@ -31,14 +33,7 @@ PARTITION_SECONDS, ROUND_RATIO, MEMORY = 10, 1.15, 500e6
 
 
 class Asked:
-    """What the parent asks of a process with a population; its peak starts after the imports."""
-
-    def __init__(self) -> None:
-        import benchmarks.ours  # noqa: F401  TensorFlow, Keras and all of the engine
-
-        self._imported = peak_bytes()
-        self._data = 0
-        self._rounds: Rounds
+    """What the parent asks of a process with a population."""
 
     def draw(self, rule: str, clients: int) -> float:
         """Seconds in which the partition alone is drawn, on the rows that `begin` takes too."""
@@ -52,7 +47,9 @@ class Asked:
 
     def begin(self, rule: str, clients: int, cohort: int) -> None:
         """Gets everything ready for rounds."""
-        from benchmarks.ours import Rounds
+        from benchmarks.ours import Rounds  # with it TensorFlow, Keras and all of the engine
+
+        self._imported = peak_bytes()
         from fedsys.experiment import Experiment
         from fedsys.local import Local
         from fedsys.task import Examples, Task
@@ -93,39 +90,40 @@ def _model():
 
 def measure(many: int, few: int, cohort: int, rounds: int) -> list[list[str]]:
     """The lines of the table."""
-    rows = []
     with ExitStack() as stack:
 
         def start() -> Worker:
             return stack.enter_context(Worker("benchmarks.population", "--worker"))
 
+        rows = []
         for rule in PARTITIONS:
-            with Worker("benchmarks.population", "--worker") as alone:
-                taken = alone.ask("draw", rule=rule, clients=many)
+            taken = start().ask("draw", rule=rule, clients=many)
             rows.append(_line(f"partition {rule}, s", f"{taken:.2f}", taken, PARTITION_SECONDS))
-        big, small = start(), start()
-        big.ask("begin", rule="iid", clients=many, cohort=cohort)
-        small.ask("begin", rule="iid", clients=few, cohort=cohort)
-        small.ask("turn", times=2)
+        begun = {rule: _begun(start(), rule, many, cohort) for rule in PARTITIONS}
+        big, small = begun["iid"], _begun(start(), "iid", few, cohort)
         times = times_a_turn(small.ask("turn", times=2))
-        big.ask("turn", times=times)
-        calls = {"big": big, "small": small}
         given = alternate(
-            {name: partial(worker.ask, "turn", times=times) for name, worker in calls.items()},
+            {
+                "big": partial(big.ask, "turn", times=times),
+                "small": partial(small.ask, "turn", times=times),
+            },
             rounds,
         )
         rows.append([f"round of {many:,}, ms", milliseconds(given["big"]), "", ""])
         rows.append([f"round of {few:,}, ms", milliseconds(given["small"]), "", ""])
         over = ratio(given["big"], given["small"])
         rows.append(_line("ratio of the rounds", f"{over:.2f}", over, ROUND_RATIO))
-        for rule in PARTITIONS:
-            with Worker("benchmarks.population", "--worker") as alone:
-                alone.ask("begin", rule=rule, clients=many, cohort=cohort)
-                alone.ask("turn", times=2)
-                above = alone.ask("memory")
+        for rule, worker in begun.items():
+            above = worker.ask("memory")
             what = f"peak above imports and data, {rule}, MB"
             rows.append(_line(what, megabytes(above), above, MEMORY, megabytes(MEMORY)))
     return rows
+
+
+def _begun(worker: Worker, rule: str, clients: int, cohort: int) -> Worker:
+    worker.ask("begin", rule=rule, clients=clients, cohort=cohort)
+    worker.ask("turn", times=2)
+    return worker
 
 
 def _line(what: str, said: str, value: float, most: float, target: str = "") -> list[str]:

@@ -6,11 +6,13 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import tensorflow as tf
 
 from fedsys.checkpoint import Checkpoints
 from fedsys.compiled import CompiledEngine
@@ -175,6 +177,11 @@ def _telling(run: Run, begun: float, watcher: Watcher) -> Iterator[None]:
     except FedsysError as error:
         _close(run, "failed", begun, str(error))
         raise
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        reason = str(getattr(error, "message", error)).partition(" [Op:")[0].splitlines()
+        message = f"out of memory ({' '.join(reason[:1])}): lower --batch, --workers or --cohort"
+        _close(run, "failed", begun, message)
+        raise TrainingError(message) from error
     except KeyboardInterrupt:
         _close(run, "stopped", begun)
         watcher.said(f"interrupted; go on with --resume {run.folder}")
@@ -239,13 +246,15 @@ def _cohort(setting: Setting, engine: CompiledEngine, round: int) -> np.ndarray:
 
 @contextmanager
 def _engine(setting: Setting, workers: int | None) -> Iterator[CompiledEngine]:
-    experiment = setting.experiment
+    experiment, local = setting.experiment, setting.experiment.local
+    # No client fills a longer batch, for which memory would be kept all the same.
+    batch = min(local.batch, int(setting.partition.sizes.max()))
     engine = CompiledEngine(
         setting.task,
         setting.model,
         setting.partition,
         experiment.strategy,
-        experiment.local,
+        replace(local, batch=batch),
         seed=experiment.seed,
         uniform=experiment.weighting == "uniform",
         fault=experiment.faults,

@@ -343,6 +343,29 @@ def test_a_loss_that_becomes_nan_names_the_round_and_what_to_try(cli: Cli):
     assert "failed" in cli("runs").out
 
 
+def test_a_batch_that_no_client_fills_costs_no_memory(cli: Cli):
+    outcome = cli("simulate", *QUICK[:8], "--batch", 10**12)
+    assert outcome.code == 0
+
+
+@pytest.mark.parametrize("kind", ["numpy", "tensorflow"])
+def test_memory_that_runs_out_is_told(cli: Cli, monkeypatch, kind):
+    import tensorflow as tf
+
+    errors = {
+        "numpy": MemoryError("Unable to allocate 9 TiB"),
+        "tensorflow": tf.errors.ResourceExhaustedError(None, None, "Out of memory [Op:x]"),
+    }
+
+    def run(self, work):
+        raise errors[kind]
+
+    monkeypatch.setattr("fedsys.compiled.CompiledEngine.run", run)
+    cli("simulate", *QUICK).refused(8, "out of memory (", "): lower --batch, --workers or --cohort")
+    (folder,) = Path("runs").iterdir()
+    assert fedsys.Run.open(folder).facts["status"] == "failed"
+
+
 def test_a_server_that_diverges_makes_no_noise(cli: Cli):
     outcome = cli("simulate", "--strategy", "fedadam:inf", "--quiet", *QUICK)
     outcome.refused(8, "round 1: the global weights became NaN or infinite")

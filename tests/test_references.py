@@ -4,7 +4,6 @@ Accuracies are compared as ranges or by their order, never digit by digit: the i
 the order of the rows are other ones. Settings are the papers'; nothing is tuned to our results.
 """
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,12 +60,12 @@ def clothes():
 
 @pytest.fixture
 def rounds_to(clothes, history):
-    """The first round whose test accuracy reaches the target; infinite if none does."""
+    """The first round whose test accuracy reaches the target; the one after all if none does."""
 
     def count(target, rounds, **asked):
         reached = history(clothes, clients=100, cohort=10, rounds=rounds, **asked).test_accuracy
         reached = reached[reached >= target]
-        return reached.index[0] if len(reached) else math.inf
+        return reached.index[0] if len(reached) else rounds + 1
 
     return count
 
@@ -79,17 +78,18 @@ def test_pathological_clients_take_many_times_the_rounds(rounds_to):
     assert 3 * iid < shards
 
 
-@pytest.mark.parametrize("partition, target", [("iid", 0.75), ("shards:2", 0.7)])
-def test_averaging_takes_fewer_rounds_than_single_steps(rounds_to, partition, target):
+@pytest.mark.parametrize(
+    "partition, target, rounds", [("iid", 0.75, 15), ("shards:2", 0.7, 30)], ids=("iid", "shards")
+)
+def test_averaging_takes_fewer_rounds_than_single_steps(rounds_to, partition, target, rounds):
     """Table 2, CNN with E = 5 and B = 10: 20 rounds for 626 of FedSGD, and 229 for 483."""
     averaged = rounds_to(
-        target, 20, partition=partition, local=fedsys.Local(epochs=5, batch=10, rate=0.1)
+        target, rounds, partition=partition, local=fedsys.Local(epochs=5, batch=10, rate=0.1)
     )
-    single = [  # the two best rates of 0.1, 0.3, 0.5 and 1
-        rounds_to(target, 30, partition=partition, strategy="fedsgd", local=fedsys.Local(rate=rate))
-        for rate in (0.1, 0.3)
-    ]
-    assert 1.5 * averaged < min(single)
+    for rate in (0.1, 0.3):  # the two best of 0.1, 0.3, 0.5 and 1
+        local = fedsys.Local(rate=rate)
+        single = rounds_to(target, rounds, partition=partition, strategy="fedsgd", local=local)
+        assert 1.5 * averaged < single
 
 
 # --- FedProx (Li et al. 2020), Synthetic(1, 1) ---------------------------------------------------

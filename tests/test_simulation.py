@@ -227,6 +227,26 @@ def test_signals_are_as_they_were_after_a_run(tmp_path):
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+def test_a_signal_heard_twice_at_once_is_one_request(tmp_path):
+    class Echo(Interrupter):
+        def round(self, record):
+            super().round(record)
+            super().round(record)
+
+    run = simulate(Experiment(**SMALL), folder=tmp_path / "run", watcher=Echo(2))
+    assert run.facts["status"] == "stopped"
+    assert len(run.records) == 2
+
+
+def test_a_resumed_run_takes_as_many_workers_as_before(tmp_path):
+    options = {**SMALL, "rounds": 2}
+    run = simulate(Experiment(**options), folder=tmp_path / "run", workers=3)
+    created = run.facts["created"]
+    assert resume(run.folder, rounds=3).facts["workers"] == 3
+    assert resume(run.folder, rounds=4, workers=2).facts["workers"] == 2
+    assert run.facts["created"] == created
+
+
 def test_a_run_in_a_thread_and_in_an_event_loop_is_the_same(tmp_path):
     here = simulate(Experiment(**SMALL), folder=tmp_path / "here")
     before = signal.getsignal(signal.SIGINT)
