@@ -142,6 +142,7 @@ class CompiledEngine:
     def run(self, work: Work) -> Aggregate:
         ahead = self._ahead.pop(work.round, None)
         prepared = ahead.result() if ahead else self._prepare(work.round, work.cohort)
+        self._train.reserve(prepared.plan)
         tasks = [
             partial(self._lane, work, prepared, int(low), int(high))
             for low, high in itertools.pairwise(prepared.lanes)

@@ -137,8 +137,15 @@ class LocalTraining:
         self._xla = xla
         self._parts = Parts(model, self.layout)
         self._floating = tf.as_dtype(self.layout.dtype)
+        self._capacity: tuple[int, ...] = (1, 1, 1)
         self._graphs: dict[int, Any] = {}
         self._tracing = Lock()
+
+    def reserve(self, plan: Plan) -> None:
+        """Makes room for any part of a plan, so that XLA, which compiles anew for arrays of other
+        lengths, meets few: room grows by doubling, and stays."""
+        needed = len(plan.rows), len(plan.begin), len(plan)
+        self._capacity = _doubled(needed, self._capacity)
 
     def __call__(
         self,
@@ -157,7 +164,10 @@ class LocalTraining:
         weights = weights.astype(self.layout.dtype)
         arrays = [plan.rows, plan.begin, plan.length, plan.first, weights, seeds]
         if self._xla:
-            arrays = _padded(arrays)
+            needed = len(plan.rows), len(plan.begin), clients
+            rows, steps, places = _doubled(needed, self._capacity)
+            lengths = rows, steps, steps, places + 1, places, places
+            arrays = [_padded(array, length) for array, length in zip(arrays, lengths, strict=True)]
         tensors = [tf.constant(array) for array in (anchor, *arrays, np.int32(clients), *memory)]
         total, losses, finite = self._graph(len(memory))(*tensors)
         return Moved(total.numpy(), losses.numpy()[:clients], finite.numpy()[:clients])
@@ -337,12 +347,13 @@ def _cut(vector: Any, shapes: Sequence[tuple[int, ...]]) -> list[Any]:
     return [tf.reshape(piece, shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
 
-def _padded(arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """Arrays with their first axis grown to a power of two, so that XLA compiles few shapes."""
-    grown = []
-    for array in arrays:
-        capacity = 1 << (len(array) - 1).bit_length()
-        padded = np.zeros((capacity, *array.shape[1:]), array.dtype)
-        padded[: len(array)] = array
-        grown.append(padded)
-    return grown
+def _doubled(needed: tuple[int, ...], capacity: tuple[int, ...]) -> tuple[int, ...]:
+    """The capacity, doubled where it does not hold what is needed until it does."""
+    return tuple(max(c, 1 << (n - 1).bit_length()) for n, c in zip(needed, capacity, strict=True))
+
+
+def _padded(array: np.ndarray, length: int) -> np.ndarray:
+    """The array with its first axis grown by zeros."""
+    padded = np.zeros((length, *array.shape[1:]), array.dtype)
+    padded[: len(array)] = array
+    return padded
