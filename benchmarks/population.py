@@ -72,7 +72,7 @@ class Asked:
         return peak_bytes() - self._imported - self._data
 
 
-def _examples(clients: int):
+def _examples(clients: int) -> Examples:
     import numpy as np
 
     from fedsys.task import Examples
@@ -82,7 +82,7 @@ def _examples(clients: int):
     return Examples(inputs, rng.integers(0, CLASSES, len(inputs)))
 
 
-def _model():
+def _model() -> keras.Model:
     from keras import Input, Sequential, layers
 
     return Sequential([Input((FEATURES,)), layers.Dense(CLASSES)])

@@ -133,11 +133,19 @@ class CompiledEngine:
         )
         self._threads = ThreadPoolExecutor(self.workers)
         self._planner = ThreadPoolExecutor(1)
+        self._asked: tuple[int, np.ndarray] | None = None
         self._ahead: dict[int, Future[Prepared]] = {}
 
     def prepare(self, round: int, cohort: np.ndarray) -> None:
-        """Begins to draw the plan of a round to come, beside the work of this one."""
-        self._ahead[round] = self._planner.submit(self._prepare, round, cohort)
+        """Asks for the plan of a round to come, to be drawn beside the work of this one."""
+        self._asked = round, cohort
+
+    def _draw_ahead(self) -> None:
+        """Begins to draw the plan that was asked for. Called when a lane is launched: earlier, it
+        would compete with the launch for the interpreter."""
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            self._ahead[asked[0]] = self._planner.submit(self._prepare, *asked)
 
     def run(self, work: Work) -> Aggregate:
         ahead = self._ahead.pop(work.round, None)
@@ -261,6 +269,7 @@ class CompiledEngine:
             weights,
             prepared.seeds[low:high],
             self.strategy.send(work.state, own),
+            launching=self._draw_ahead,
         )
 
 

@@ -154,11 +154,14 @@ class LocalTraining:
         weights: np.ndarray,
         seeds: np.ndarray,
         memory: tuple[np.ndarray, ...] = (),
+        *,
+        launching: Callable[[], None] = lambda: None,
     ) -> Moved:
         """Trains the clients of a plan, each from the anchor. Threads may call it side by side.
 
         anchor: [layout length]. weights: [clients]. seeds: `client_seeds` of the clients.
         memory: vectors of [parameters] for the correction, the same for every client of the call.
+        launching: called when all that is left to do needs no Python.
         """
         clients = len(plan)
         weights = weights.astype(self.layout.dtype)
@@ -169,7 +172,9 @@ class LocalTraining:
             lengths = rows, steps, steps, places + 1, places, places
             arrays = [_padded(array, length) for array, length in zip(arrays, lengths, strict=True)]
         tensors = [tf.constant(array) for array in (anchor, *arrays, np.int32(clients), *memory)]
-        total, losses, finite = self._graph(len(memory))(*tensors)
+        graph = self._graph(len(memory))
+        launching()
+        total, losses, finite = graph(*tensors)
         return Moved(total.numpy(), losses.numpy()[:clients], finite.numpy()[:clients])
 
     def _graph(self, memories: int) -> Any:

@@ -189,7 +189,7 @@ def test_a_closed_engine_has_no_threads():
     run = federation(workers=2)
     run.engine.close()
     with pytest.raises(RuntimeError, match="after shutdown"):
-        run.engine.prepare(1, EVERYONE)
+        run.round(EVERYONE)
 
 
 def test_seeds_of_layers_travel_with_their_clients(small_lanes):
