@@ -185,7 +185,7 @@ def test_a_strategy_has_its_say_in_the_local_training():
     assert federation(FedSGD(), xla=False).engine.local.batch == 0
 
 
-def test_a_closed_engine_has_no_threads():
+def test_a_closed_engine_has_no_threads(small_lanes):
     run = federation(workers=2)
     run.engine.close()
     with pytest.raises(RuntimeError, match="after shutdown"):
