@@ -28,7 +28,7 @@ from fedsys.objectives import objective
 from fedsys.partition import Partition
 from fedsys.plan import Plan, draw_plan, steps_of
 from fedsys.strategy import Strategy
-from fedsys.task import Task
+from fedsys.task import Examples, Task
 from fedsys.training import (
     LocalTraining,
     Moved,
@@ -128,9 +128,11 @@ class CompiledEngine:
             objective(task.objective),
             self.local,
             strategy.correct,
-            task.train,
+            Examples(task.train.inputs[partition.order], task.train.labels[partition.order]),
             xla=self.xla,
         )
+        # The examples lie client by client, as memory likes it: plans count in that order.
+        self._laid_out = Partition(np.arange(len(partition.order)), partition.start)
         self._threads = ThreadPoolExecutor(self.workers)
         self._planner = ThreadPoolExecutor(1)
         self._asked: tuple[int, np.ndarray] | None = None
@@ -203,7 +205,7 @@ class CompiledEngine:
         order = np.concatenate([np.zeros(0, np.int64), *cut])
         return Prepared(
             clients=cohort[order],
-            plan=draw_plan(self.local, self.partition, cohort[order], self.seed, round),
+            plan=draw_plan(self.local, self._laid_out, cohort[order], self.seed, round),
             lanes=np.cumsum([0, *map(len, cut)]),
             seeds=client_seeds(self.seed, round, cohort[order], self._random),
             spoiled=spoiled[order],
