@@ -132,7 +132,8 @@ class CompiledEngine:
             xla=self.xla,
         )
         # The examples lie client by client, as memory likes it: plans count in that order.
-        self._laid_out = Partition(np.arange(len(partition.order)), partition.start)
+        places = np.arange(len(partition.order), dtype=partition.order.dtype)
+        self._laid_out = Partition(places, partition.start)
         self._threads = ThreadPoolExecutor(self.workers)
         self._planner = ThreadPoolExecutor(1)
         self._asked: tuple[int, np.ndarray] | None = None
