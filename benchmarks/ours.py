@@ -115,8 +115,8 @@ class Asked:
         record = told(happened)
         record["evaluation_seconds"] = round(time.perf_counter() - started, 6)
         self._run.record(record)
-        self._checkpoints.save(state)
         self._events.write(state.round, record)
+        self._checkpoints.save(state)
 
 
 def main() -> None:
