@@ -67,9 +67,11 @@ class Rounds:
 
     def _cohort(self, round: int) -> np.ndarray:
         """The cohort of a round; the next one's plan is begun, as in a simulation."""
-        clients, cohort = self.setting.clients, self.setting.cohort
-        self.engine.prepare(round + 1, draw_cohort(SEED, round + 1, clients, cohort))
-        return draw_cohort(SEED, round, clients, cohort)
+        self.engine.prepare(round + 1, self._drawn)
+        return self._drawn(round)
+
+    def _drawn(self, round: int) -> np.ndarray:
+        return draw_cohort(SEED, round, self.setting.clients, self.setting.cohort)
 
 
 def rounds_of(work: Workload) -> Rounds:

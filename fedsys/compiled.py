@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import keras
 import numpy as np
@@ -31,12 +31,18 @@ from fedsys.strategy import Strategy
 from fedsys.task import Examples, Task
 from fedsys.training import (
     LocalTraining,
-    Moved,
+    Share,
     batch_layers,
     client_seeds,
     prefers_xla,
     random_layers,
 )
+
+LAUNCH = 3e-4
+"""Seconds that a launch may need the interpreter for, and in which no plan is drawn."""
+
+Cohorts = Callable[[int], np.ndarray]
+"""Round number -> [cohort] clients."""
 
 
 def use_threads(workers: int, cohort: int) -> None:
@@ -56,6 +62,8 @@ class Prepared:
     clients: [clients] numbers, in the order of the lanes; plan and seeds go with them.
     lanes: [lanes + 1]; lane i is the clients `lanes[i]` to `lanes[i + 1]`.
     spoiled: [clients], whose update an injected fault spoils.
+    shares: first client of a lane -> the lane, ready for its call. Not of lanes of one client that
+        is looked at by itself, which may be many.
     """
 
     clients: np.ndarray
@@ -63,6 +71,7 @@ class Prepared:
     lanes: np.ndarray
     seeds: np.ndarray
     spoiled: np.ndarray
+    shares: Mapping[int, Share]
 
 
 @dataclass(frozen=True)
@@ -71,9 +80,9 @@ class Partial:
 
     total: np.ndarray
     weight: float
-    clients: list[int]
-    losses: list[float]
-    refused: list[Refusal]
+    clients: np.ndarray
+    losses: np.ndarray
+    refused: Sequence[Refusal] = ()
     drift: np.ndarray | None = None
     memory: Mapping[int, np.ndarray] = field(default_factory=dict)
 
@@ -136,24 +145,28 @@ class CompiledEngine:
         self._laid_out = Partition(places, partition.start)
         self._threads = ThreadPoolExecutor(self.workers)
         self._planner = ThreadPoolExecutor(1)
-        self._asked: tuple[int, np.ndarray] | None = None
+        self._asked: tuple[int, Cohorts] | None = None
         self._ahead: dict[int, Future[Prepared]] = {}
 
-    def prepare(self, round: int, cohort: np.ndarray) -> None:
+    def prepare(self, round: int, cohorts: Cohorts) -> None:
         """Asks for the plan of a round to come, to be drawn beside the work of this one."""
-        self._asked = round, cohort
+        self._asked = round, cohorts
 
     def _draw_ahead(self) -> None:
         """Begins to draw the plan that was asked for. Called when a lane is launched: earlier, it
         would compete with the launch for the interpreter."""
         asked, self._asked = self._asked, None
         if asked is not None:
-            self._ahead[asked[0]] = self._planner.submit(self._prepare, *asked)
+            round, cohorts = asked
+            self._ahead[round] = self._planner.submit(self._drawn_ahead, round, cohorts)
+
+    def _drawn_ahead(self, round: int, cohorts: Cohorts) -> Prepared:
+        time.sleep(LAUNCH)
+        return self._prepare(round, cohorts(round))
 
     def run(self, work: Work) -> Aggregate:
         ahead = self._ahead.pop(work.round, None)
         prepared = ahead.result() if ahead else self._prepare(work.round, work.cohort)
-        self._train.reserve(prepared.plan)
         tasks = [
             partial(self._lane, work, prepared, int(low), int(high))
             for low, high in itertools.pairwise(prepared.lanes)
@@ -161,24 +174,27 @@ class CompiledEngine:
         length, parameters = self.layout.length, self.layout.parameters
         delta = np.zeros(length)
         drift = np.zeros(parameters) if self.strategy.remembers else None
-        weight, clients, losses, refused = 0.0, [], [], []
+        weight = 0.0
+        clients, losses = [np.zeros(0, np.int64)], [np.zeros(0)]
+        refused: list[Refusal] = []
         memory: dict[int, np.ndarray] = {}
         for lane in in_order(self._threads, tasks, 2 * self.workers):
             delta += lane.total
             weight += lane.weight
-            clients += lane.clients
-            losses += lane.losses
+            clients.append(lane.clients)
+            losses.append(lane.losses)
             refused += lane.refused
             memory.update(lane.memory)
             if drift is not None and lane.drift is not None:
                 drift += lane.drift
-        order = np.argsort(clients)
+        admitted = np.concatenate(clients)
+        order = admitted.argsort()
         dtype = self.layout.dtype
         return Aggregate(
             delta=(delta / (weight or 1.0)).astype(dtype),
             weight=weight,
-            admitted=np.array(clients, np.int64)[order],
-            losses=np.array(losses)[order],
+            admitted=admitted[order],
+            losses=np.concatenate(losses)[order],
             refused=tuple(sorted(refused, key=lambda refusal: refusal.client)),
             empty=len(work.cohort) - len(prepared.clients),
             drift=None if drift is None else (drift / (weight or 1.0)).astype(dtype),
@@ -204,39 +220,51 @@ class CompiledEngine:
         cut = [together[lane] for lane in lanes(*work, self.workers)]
         cut += [np.array([i]) for i in np.flatnonzero(alone)]
         order = np.concatenate([np.zeros(0, np.int64), *cut])
-        return Prepared(
-            clients=cohort[order],
-            plan=draw_plan(self.local, self._laid_out, cohort[order], self.seed, round),
-            lanes=np.cumsum([0, *map(len, cut)]),
-            seeds=client_seeds(self.seed, round, cohort[order], self._random),
-            spoiled=spoiled[order],
-        )
+        cohort = cohort[order]
+        plan = draw_plan(self.local, self._laid_out, cohort, self.seed, round)
+        seeds = client_seeds(self.seed, round, cohort, self._random)
+        self._train.reserve(plan)
+        bounds = np.cumsum([0, *map(len, cut)])
+        shares = {
+            int(low): self._train.share(
+                plan.between(low, high), self.weights[cohort[low:high]], seeds[low:high]
+            )
+            for low, high in itertools.pairwise(bounds)
+            if high <= len(together)
+        }
+        return Prepared(cohort, plan, bounds, seeds, spoiled[order], shares)
 
     def _lane(self, work: Work, prepared: Prepared, low: int, high: int) -> Partial:
         """Trains the clients from `low` to `high`."""
-        clients = prepared.clients[low:high]
-        if prepared.spoiled[low] or self.strategy.remembers:
+        if low not in prepared.shares:
             return self._alone(work, prepared, low)
+        clients = prepared.clients[low:high]
         weights = self.weights[clients]
-        moved = self._call(work, prepared, low, high, weights, own=work.anchor[:0])
-        good = moved.finite
+        sent = self.strategy.send(work.state, work.anchor[:0])
+        share = prepared.shares[low]
+        moved = self._train(work.anchor, share, sent, launching=self._draw_ahead)
+        good, bad = moved.finite, ~moved.finite
         return Partial(
             total=moved.total,
             weight=float(weights[good].sum()),
-            clients=clients[good].tolist(),
-            losses=moved.losses[good].tolist(),
+            clients=clients[good],
+            losses=moved.losses[good],
             refused=[
                 Refusal(int(client), Reason.FINITE, loss=float(loss))
-                for client, loss in zip(clients[~good], moved.losses[~good], strict=True)
+                for client, loss in zip(clients[bad], moved.losses[bad], strict=True)
             ],
         )
 
     def _alone(self, work: Work, prepared: Prepared, place: int) -> Partial:
         """Trains one client and looks at its update before it counts."""
-        client = int(prepared.clients[place])
+        clients = prepared.clients[place : place + 1]
+        client = int(clients[0])
         enrolled = float(self.weights[client])
         own = work.memory.get(client, np.zeros(self.layout.parameters, self.layout.dtype))
-        moved = self._call(work, prepared, place, place + 1, np.ones(1), own)
+        plan = prepared.plan.between(place, place + 1)
+        share = self._train.share(plan, np.ones(1), prepared.seeds[place : place + 1])
+        sent = self.strategy.send(work.state, own)
+        moved = self._train(work.anchor, share, sent, launching=self._draw_ahead)
         tensors = self.layout.named(moved.total)
         if not moved.finite[0]:
             tensors = {name: np.full_like(tensor, np.nan) for name, tensor in tensors.items()}
@@ -247,7 +275,8 @@ class CompiledEngine:
             delta = self.gate.admit(update, enrolled)
         except Refused as refused:
             refusal = Refusal(client, refused.reason, refused.detail, float(moved.losses[0]))
-            return Partial(np.zeros(self.layout.length), 0.0, [], [], [refusal])
+            none = np.zeros(0)
+            return Partial(np.zeros(self.layout.length), 0.0, clients[:0], none, [refusal])
         drift, memory = None, {}
         if self.strategy.remembers:
             span = float(prepared.plan.steps[place]) * self.local.rate
@@ -256,23 +285,10 @@ class CompiledEngine:
         return Partial(
             total=update.weight * delta,
             weight=update.weight,
-            clients=[client],
-            losses=moved.losses.tolist(),
-            refused=[],
+            clients=clients,
+            losses=moved.losses,
             drift=drift,
             memory=memory,
-        )
-
-    def _call(
-        self, work: Work, prepared: Prepared, low: int, high: int, weights: np.ndarray, own: Any
-    ) -> Moved:
-        return self._train(
-            work.anchor,
-            prepared.plan.between(low, high),
-            weights,
-            prepared.seeds[low:high],
-            self.strategy.send(work.state, own),
-            launching=self._draw_ahead,
         )
 
 

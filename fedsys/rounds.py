@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -69,12 +70,16 @@ def begin(strategy: Strategy, layout: Layout, weights: np.ndarray) -> State:
     return State(0, strategy.begin(weights[: layout.parameters]), weights[layout.parameters :])
 
 
+@lru_cache(maxsize=4)
 def draw_cohort(seed: int, round: int, clients: int, cohort: int) -> np.ndarray:
-    """[cohort] client numbers, ascending, drawn without replacement."""
+    """[cohort] client numbers, ascending, drawn without replacement. Not to be written to."""
     if cohort == clients:
-        return np.arange(clients)
-    drawn = generator(seed, Purpose.COHORT, round).choice(clients, cohort, replace=False)
-    return np.sort(drawn)
+        drawn = np.arange(clients)
+    else:
+        drawn = generator(seed, Purpose.COHORT, round).choice(clients, cohort, replace=False)
+        drawn.sort()
+    drawn.setflags(write=False)
+    return drawn
 
 
 def run_rounds(

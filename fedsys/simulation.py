@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -216,7 +216,7 @@ def _rounds(
         experiment.strategy,
         engine,
         setting.layout,
-        cohorts=partial(_cohort, setting, engine),
+        cohorts=_cohorts(setting, engine),
         population=engine.population,
         rounds=experiment.rounds,
         quorum=experiment.quorum,
@@ -236,12 +236,19 @@ def _rounds(
     return state
 
 
-def _cohort(setting: Setting, engine: CompiledEngine, round: int) -> np.ndarray:
-    """The cohort of a round. The plan of the next is begun to be drawn, beside this one's work."""
-    seed, clients, cohort = setting.experiment.seed, setting.clients, setting.cohort
-    if round < setting.experiment.rounds:
-        engine.prepare(round + 1, draw_cohort(seed, round + 1, clients, cohort))
-    return draw_cohort(seed, round, clients, cohort)
+def _cohorts(setting: Setting, engine: CompiledEngine) -> Callable[[int], np.ndarray]:
+    """The cohorts of a run. As one is asked for, the engine begins to plan the next."""
+    experiment = setting.experiment
+
+    def drawn(round: int) -> np.ndarray:
+        return draw_cohort(experiment.seed, round, setting.clients, setting.cohort)
+
+    def cohort(round: int) -> np.ndarray:
+        if round < experiment.rounds:
+            engine.prepare(round + 1, drawn)
+        return drawn(round)
+
+    return cohort
 
 
 @contextmanager

@@ -57,6 +57,14 @@ class Moved:
     finite: np.ndarray
 
 
+@dataclass(frozen=True)
+class Share:
+    """Clients to train in one call, as the compiled function takes them."""
+
+    clients: int
+    tensors: tuple[Any, ...]
+
+
 def prefers_xla(model: keras.Model, local: Local) -> bool:
     """Whether XLA is the faster way to train this model.
 
@@ -140,6 +148,9 @@ class LocalTraining:
         self._capacity: tuple[int, ...] = (1, 1, 1)
         self._graphs: dict[int, Any] = {}
         self._tracing = Lock()
+        # As a function of its own, a step in an ordinary graph is no part of the loops' cycles, in
+        # which TensorFlow misses oneDNN's gradient of max-pooling.
+        self._learn = self._step if xla else _apart(self._step)
 
     def reserve(self, plan: Plan) -> None:
         """Makes room for any part of a plan, so that XLA, which compiles anew for arrays of other
@@ -147,51 +158,56 @@ class LocalTraining:
         needed = len(plan.rows), len(plan.begin), len(plan)
         self._capacity = _doubled(needed, self._capacity)
 
+    def share(self, plan: Plan, weights: np.ndarray, seeds: np.ndarray) -> Share:
+        """The clients of a plan with their weights ([clients]) and `client_seeds`."""
+        clients = len(plan)
+        steps = np.stack([plan.begin, plan.length], axis=1)
+        arrays = [plan.rows, steps, plan.first, weights.astype(self.layout.dtype)]
+        if self._parts.layers:
+            arrays.append(seeds)
+        if self._xla:
+            rows, begun, places = _doubled((len(plan.rows), len(steps), clients), self._capacity)
+            lengths = [rows, begun, places + 1, places, places][: len(arrays)]
+            arrays = [_padded(array, length) for array, length in zip(arrays, lengths, strict=True)]
+        return Share(clients, tuple(tf.constant(array) for array in (np.int32(clients), *arrays)))
+
     def __call__(
         self,
         anchor: np.ndarray,
-        plan: Plan,
-        weights: np.ndarray,
-        seeds: np.ndarray,
+        share: Share,
         memory: tuple[np.ndarray, ...] = (),
         *,
         launching: Callable[[], None] = lambda: None,
     ) -> Moved:
-        """Trains the clients of a plan, each from the anchor. Threads may call it side by side.
+        """Trains some clients, each from the anchor. Threads may call it side by side.
 
-        anchor: [layout length]. weights: [clients]. seeds: `client_seeds` of the clients.
-        memory: vectors of [parameters] for the correction, the same for every client of the call.
-        launching: called when all that is left to do needs no Python.
+        anchor: [layout length]. memory: vectors of [parameters] for the correction, the same for
+        every client of the call. launching: called when all that is left to do needs no Python.
         """
-        clients = len(plan)
-        weights = weights.astype(self.layout.dtype)
-        arrays = [plan.rows, plan.begin, plan.length, plan.first, weights, seeds]
-        if self._xla:
-            needed = len(plan.rows), len(plan.begin), clients
-            rows, steps, places = _doubled(needed, self._capacity)
-            lengths = rows, steps, steps, places + 1, places, places
-            arrays = [_padded(array, length) for array, length in zip(arrays, lengths, strict=True)]
-        tensors = [tf.constant(array) for array in (anchor, *arrays, np.int32(clients), *memory)]
         graph = self._graph(len(memory))
+        tensors = [tf.constant(anchor), *share.tensors, *map(tf.constant, memory)]
         launching()
-        total, losses, finite = graph(*tensors)
-        return Moved(total.numpy(), losses.numpy()[:clients], finite.numpy()[:clients])
+        total, losses, finite = map(np.asarray, graph(*tensors))  # not numpy(), which copies
+        return Moved(total, losses[: share.clients], finite[: share.clients])
 
     def _graph(self, memories: int) -> Any:
         """The graph of `_lane`, traced once, for arrays of any length."""
         with self._tracing:
             if memories not in self._graphs:
-                numbers = tf.TensorSpec([None], tf.int32)
-                vector = tf.TensorSpec([self.layout.parameters], self._floating)
                 lane = tf.function(self._lane, jit_compile=self._xla, autograph=False)
-                self._graphs[memories] = lane.get_concrete_function(
+                traced = lane.get_concrete_function(
                     tf.TensorSpec([self.layout.length], self._floating),
-                    *[numbers] * 4,
-                    tf.TensorSpec([None], self._floating),
-                    tf.TensorSpec([None, self._parts.layers, 2], tf.uint32),
                     tf.TensorSpec([], tf.int32),
-                    *[vector] * memories,
+                    tf.TensorSpec([None], tf.int32),
+                    tf.TensorSpec([None, 2], tf.int32),
+                    tf.TensorSpec([None], tf.int32),
+                    tf.TensorSpec([None], self._floating),
+                    *[tf.TensorSpec([None, self._parts.layers, 2], tf.uint32)][
+                        : self._parts.layers
+                    ],
+                    *[tf.TensorSpec([self.layout.parameters], self._floating)] * memories,
                 )
+                self._graphs[memories] = _direct(traced)
             return self._graphs[memories]
 
     # --- inside the graph ------------------------------------------------------------------------
@@ -199,68 +215,78 @@ class LocalTraining:
     def _lane(
         self,
         anchor: Any,
+        clients: Any,
         rows: Any,
-        begin: Any,
-        length: Any,
+        steps: Any,
         first: Any,
         weights: Any,
-        seeds: Any,
-        clients: Any,
-        *memory: Any,
+        *others: Any,
     ) -> tuple[Any, Any, Any]:
-        """The fields of `Moved` for the first `clients` of a plan, one client after another."""
+        """The fields of `Moved` for the first `clients` of a plan, one client after another.
+
+        steps: [steps, 2], where each begins in `rows` and its length. others: seeds of the
+        clients, if the model has random layers, and what the strategy sent.
+        """
+        seeds, memory = (others[0], others[1:]) if self._parts.layers else (None, others)
+        whole = self._parts.split(anchor)
 
         def client(c: Any, total: Any, losses: Any, finites: Any) -> tuple[Any, ...]:
+            # XLA cuts it up anew for each client: so its loops keep to the thread they run on.
+            start, state = self._parts.split(anchor) if self._xla else whole
+            begun = self._parts.numbers(start, state)
+            if seeds is not None:
+                state = self._parts.seeded(state, seeds[c])
             span = first[c], first[c + 1]
-            moved, loss, finite = self._client(
-                anchor, rows, begin, length, span, weights[c], seeds[c], memory
-            )
-            return c + 1, total + moved, losses.write(c, loss), finites.write(c, finite)
+            ended, loss = self._client(start, state, rows, steps, span, memory)
+            total, finite = self._add(total, weights[c], ended, begun)
+            return c + 1, total, losses.write(c, loss), finites.write(c, finite)
 
         def each(dtype: Any) -> Any:
             return tf.TensorArray(dtype, size=tf.shape(weights)[0], element_shape=[])
 
+        zeros = [tf.zeros_like(tensor) for tensor in self._parts.numbers(*whole)]
         _, total, losses, finites = tf.while_loop(
             lambda c, *_: c < clients,
             client,
-            (0, tf.zeros_like(anchor), each(self._floating), each(tf.bool)),
+            (0, zeros, each(self._floating), each(tf.bool)),
             parallel_iterations=1,
         )
-        return total, losses.stack(), finites.stack()
+        return _joined(total), losses.stack(), finites.stack()
+
+    def _add(self, total: Any, weight: Any, ended: Any, begun: Any) -> tuple[Any, Any]:
+        """The total with a client's weighted movement added, if it is finite, and whether it is.
+
+        Told from its squared norm: one reading of it, and no sum can overflow by it.
+        """
+        moved = [after - before for after, before in zip(ended, begun, strict=True)]
+        finite = tf.math.is_finite(tf.add_n([tf.nn.l2_loss(tensor) for tensor in moved]))
+
+        def added() -> list[Any]:
+            return [t + weight * tensor for t, tensor in zip(total, moved, strict=True)]
+
+        if self._xla:
+            chosen = [tf.where(finite, new, t) for new, t in zip(added(), total, strict=True)]
+            return chosen, finite
+        return tf.cond(finite, added, lambda: list(total)), finite
 
     def _client(
         self,
-        anchor: Any,
+        start: Any,
+        state: Any,
         rows: Any,
-        begin: Any,
-        length: Any,
+        steps: Any,
         span: Any,
-        weight: Any,
-        seeds: Any,
         memory: Any,
-    ) -> tuple[Any, Any, Any]:
-        """How far one client moved times its weight, its mean loss, and whether all of that is
-        finite; where it is not, the movement counts as none."""
-        # Cut up here and not once for all clients: so XLA's loops keep to the thread they run on.
-        start, state = self._parts.split(anchor)
-        state = self._parts.seeded(state, seeds)
+    ) -> tuple[Any, Any]:
+        """The tensors that one client ends with, and its mean loss."""
         remembered = [self._parts.trainable(vector) for vector in memory]
 
         def step(s: Any, trained: Any, state: Any, slots: Any, total: Any) -> tuple[Any, ...]:
-            chosen, mask = self._batch(rows, begin[s], length[s])
-            value, gradients, state = self._gradients(trained, state, chosen, mask)
-            gradients = [
-                self._correct(*tensors)
-                for tensors in zip(gradients, trained, start, *remembered, strict=True)
-            ]
-            if self._local.clip is not None:
-                gradients, _ = tf.clip_by_global_norm(gradients, self._local.clip)
+            chosen, parts = self._batch(rows, steps[s, 0], steps[s, 1])
             count = tf.cast(s - span[0] + 1, self._floating)
-            stepped = [
-                self._local.optimizer.step(weight, gradient, slot, self._local.rate, count)
-                for weight, gradient, slot in zip(trained, gradients, slots, strict=True)
-            ]
-            trained, slots = [weight for weight, _ in stepped], [slot for _, slot in stepped]
+            trained, state, slots, value = self._learn(
+                trained, state, slots, chosen, parts, count, start, remembered
+            )
             return s + 1, trained, state, slots, total + value
 
         slots = [self._local.optimizer.slots(tensor) for tensor in start]
@@ -270,21 +296,46 @@ class LocalTraining:
             (span[0], list(start), state, slots, tf.zeros([], self._floating)),
             parallel_iterations=1,
         )
-        moved = weight * (self._parts.join(trained, state) - anchor)
-        finite = tf.reduce_all(tf.math.is_finite(moved))
-        steps = tf.cast(tf.maximum(span[1] - span[0], 1), self._floating)
-        return tf.where(finite, moved, tf.zeros_like(moved)), total / steps, finite
+        count = tf.cast(tf.maximum(span[1] - span[0], 1), self._floating)
+        return self._parts.numbers(trained, state), total / count
+
+    def _step(
+        self,
+        trained: Any,
+        state: Any,
+        slots: Any,
+        rows: Any,
+        parts: Any,
+        count: Any,
+        start: Any,
+        remembered: Any,
+    ) -> tuple[Any, Any, Any, Any]:
+        """Weights, state and slots after a step on some rows, and the loss before it."""
+        value, gradients, state = self._gradients(trained, state, rows, parts)
+        gradients = [
+            self._correct(*tensors)
+            for tensors in zip(gradients, trained, start, *remembered, strict=True)
+        ]
+        if self._local.clip is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, self._local.clip)
+        stepped = [
+            self._local.optimizer.step(weight, gradient, slot, self._local.rate, count)
+            for weight, gradient, slot in zip(trained, gradients, slots, strict=True)
+        ]
+        return [weight for weight, _ in stepped], state, [slot for _, slot in stepped], value
 
     def _batch(self, rows: Any, begin: Any, length: Any) -> tuple[Any, Any]:
-        """The data rows of a step and, for XLA, whose shapes are fixed, which of them count."""
+        """The data rows of a step and, for XLA, whose shapes are fixed, each row's part in the
+        mean: rows beyond the step's length have none."""
         if not self._xla:
             return rows[begin : begin + length], None
         places = tf.range(self._local.batch)
-        mask = places < length
+        counts = places < length
+        parts = tf.where(counts, 1 / tf.cast(length, self._floating), 0)
         # A row that does not count repeats the first: nothing of another client enters.
-        return tf.gather(rows, begin + tf.where(mask, places, 0)), mask
+        return tf.gather(rows, begin + tf.where(counts, places, 0)), parts
 
-    def _gradients(self, weights: Any, state: Any, rows: Any, mask: Any) -> tuple[Any, Any, Any]:
+    def _gradients(self, weights: Any, state: Any, rows: Any, parts: Any) -> tuple[Any, Any, Any]:
         """The mean loss on some rows with the model's own penalties, its gradient by each
         weight, and the state that the forward pass leaves."""
         inputs, labels = tf.gather(self._inputs, rows), tf.gather(self._labels, rows)
@@ -294,12 +345,12 @@ class LocalTraining:
                 weights, state, inputs, training=True, return_losses=True
             )
             each = self._objective.loss(labels, outputs)
-            if mask is None:
-                mean = tf.reduce_mean(each)
-            else:
-                counted = tf.reduce_sum(tf.cast(mask, each.dtype))
-                mean = tf.reduce_sum(tf.where(mask, each, 0)) / counted
-            loss = tf.add_n([tf.cast(part, self._floating) for part in (mean, *penalties)])
+            mean = (
+                tf.reduce_mean(each)
+                if parts is None
+                else tf.reduce_sum(each * tf.cast(parts, each.dtype))
+            )
+            loss = tf.add_n([tf.cast(term, self._floating) for term in (mean, *penalties)])
         gradients = tape.gradient(loss, weights, unconnected_gradients="zero")
         return loss, [tf.convert_to_tensor(gradient) for gradient in gradients], state
 
@@ -339,17 +390,38 @@ class Parts:
             state[place] = tf.cast(seeds[layer], state[place].dtype)
         return state
 
-    def join(self, trained: list[Any], state: list[Any]) -> Any:
-        """The vector of trained weights and the state's buffers."""
-        tensors = trained + [state[place] for place in self.buffers]
+    def numbers(self, trained: list[Any], state: list[Any]) -> list[Any]:
+        """The tensors that make up a vector: trained weights and the state's buffers."""
         dtype = tf.as_dtype(self.layout.dtype)
-        return tf.concat([tf.cast(tf.reshape(tensor, [-1]), dtype) for tensor in tensors], 0)
+        return [*trained, *(tf.cast(state[place], dtype) for place in self.buffers)]
+
+
+def _joined(tensors: list[Any]) -> Any:
+    """Tensors as one vector."""
+    return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
 
 
 def _cut(vector: Any, shapes: Sequence[tuple[int, ...]]) -> list[Any]:
     """A vector as tensors of these shapes, one after another."""
     pieces = tf.split(vector, [math.prod(shape) for shape in shapes])
     return [tf.reshape(piece, shape) for piece, shape in zip(pieces, shapes, strict=True)]
+
+
+def _direct(graph: Any) -> Callable[..., Any]:
+    """A traced function without the check of its arguments, 0.1 ms a call.
+
+    TensorFlow does not promise the way around; where it is gone, the checked call serves.
+    """
+    call = getattr(getattr(graph, "_inference_function", None), "call_preflattened", None)
+    if call is None:
+        return graph
+    captured = graph.captured_inputs
+    return lambda *tensors: call([*tensors, *captured])
+
+
+def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as a part of a graph that is not inlined."""
+    return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
 
 
 def _doubled(needed: tuple[int, ...], capacity: tuple[int, ...]) -> tuple[int, ...]:

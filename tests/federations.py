@@ -142,9 +142,9 @@ class Trainer:
         weights: Any = None,
     ) -> Moved:
         clients = np.asarray(clients)
-        return self._call(
-            self.weights if anchor is None else anchor,
+        share = self._call.share(
             self.plan(partition, clients, seed, round),
             np.ones(len(clients)) if weights is None else np.array(weights),
             client_seeds(seed, round, clients, self.layers),
         )
+        return self._call(self.weights if anchor is None else anchor, share)

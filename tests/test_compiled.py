@@ -153,7 +153,7 @@ def test_preparing_ahead_changes_nothing(small_lanes, strategy):
     class Ahead:
         def run(self, work):
             if work.round < 4:
-                run.engine.prepare(work.round + 1, cohorts[work.round + 1])
+                run.engine.prepare(work.round + 1, cohorts.__getitem__)
             assert (work.round in run.engine._ahead) is (work.round > 1)
             return run.engine.run(work)
 
