@@ -28,7 +28,7 @@ from fedsys.objectives import objective
 from fedsys.partition import Partition
 from fedsys.plan import Plan, draw_plan, steps_of
 from fedsys.strategy import Strategy
-from fedsys.task import Examples, Task
+from fedsys.task import Task
 from fedsys.training import (
     LocalTraining,
     Share,
@@ -137,7 +137,8 @@ class CompiledEngine:
             objective(task.objective),
             self.local,
             strategy.correct,
-            Examples(task.train.inputs[partition.order], task.train.labels[partition.order]),
+            task.train,
+            partition.order,
             xla=self.xla,
         )
         # The examples lie client by client, as memory likes it: plans count in that order.

@@ -28,6 +28,9 @@ from fedsys.task import Examples
 Correction = Callable[..., Any]
 """(gradient, weights, anchor, *memory) -> gradient, tensor by tensor; see `Strategy.correct`."""
 
+PIECE = 2**24
+"""Bytes of data that are copied at once."""
+
 # Layers that treat each row by itself and cost little beside their matrix products. For a
 # network of these alone XLA is the fastest on a CPU; its convolutions, batch normalisation and
 # dropout are 5 to 30 times slower than the ordinary graph's.
@@ -122,6 +125,7 @@ class LocalTraining:
 
     model, objective: what is trained, and the loss. local: how. correct: see `Correction`.
     examples: all rows of all clients; a plan says which of them a client uses.
+    order: [rows], the order in which they are kept, and which plans count by; as given if None.
     xla: compile with XLA, which needs a fixed batch size and layers that treat rows by themselves.
     """
 
@@ -132,6 +136,7 @@ class LocalTraining:
         local: Local,
         correct: Correction,
         examples: Examples,
+        order: np.ndarray | None = None,
         *,
         xla: bool,
     ) -> None:
@@ -140,8 +145,8 @@ class LocalTraining:
         self._objective = objective
         self._local = local
         self._correct = correct
-        self._inputs = tf.constant(examples.inputs)
-        self._labels = tf.constant(examples.labels)
+        self._inputs = _kept(examples.inputs, order)
+        self._labels = _kept(examples.labels, order)
         self._xla = xla
         self._parts = Parts(model, self.layout)
         self._floating = tf.as_dtype(self.layout.dtype)
@@ -405,6 +410,20 @@ def _cut(vector: Any, shapes: Sequence[tuple[int, ...]]) -> list[Any]:
     """A vector as tensors of these shapes, one after another."""
     pieces = tf.split(vector, [math.prod(shape) for shape in shapes])
     return [tf.reshape(piece, shape) for piece, shape in zip(pieces, shapes, strict=True)]
+
+
+def _kept(array: np.ndarray, order: np.ndarray | None) -> Any:
+    """Rows in TensorFlow's memory, in an order of their own.
+
+    A variable, since it can be filled piece by piece: `tf.constant` takes twice the room.
+    """
+    kept = tf.Variable(tf.raw_ops.Empty(shape=array.shape, dtype=array.dtype), trainable=False)
+    block = max(1, PIECE * len(array) // max(1, array.nbytes))
+    for low in range(0, len(array), block):
+        places = np.arange(low, min(low + block, len(array)))
+        rows = array[places if order is None else order[places]]
+        kept.scatter_update(tf.IndexedSlices(rows, places))
+    return kept
 
 
 def _direct(graph: Any) -> Callable[..., Any]:
