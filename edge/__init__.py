@@ -1,0 +1,1 @@
+"""From a global model to a microcontroller project that proves itself."""

@@ -1,0 +1,58 @@
+"""Fixed-point scaling, as TensorFlow Lite Micro's kernels do it, on NumPy integers.
+
+A real factor is a Q0.31 multiplier and a power of two. Scaling rounds twice: in the doubling high
+product and in the shift (Jacob et al. 2018, section 2.2; the *double rounding* of the reference
+kernels). Results are the same bits as on the chip.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+INT32 = np.iinfo(np.int32)
+
+
+def quantized_multiplier(factor: float) -> tuple[int, int]:
+    """The factor as (multiplier, shift): factor = multiplier / 2^31 * 2^shift, rounded.
+
+    Factors too small for 31 bits of shift become zero. ValueError where it is negative or not
+    finite.
+    """
+    if not math.isfinite(factor) or factor < 0:
+        raise ValueError(f"a scale must be finite and not negative, not {factor}")
+    fraction, shift = math.frexp(factor)
+    multiplier = math.floor(fraction * 2**31 + 0.5)
+    if multiplier == 2**31:
+        multiplier, shift = multiplier // 2, shift + 1
+    if shift < -31:
+        multiplier, shift = 0, 0
+    return multiplier, shift
+
+
+def high_product(a: np.ndarray, b: np.ndarray | int) -> np.ndarray:
+    """a * b / 2^31, rounded to nearest, halves away from zero; int64 of int32 range.
+
+    The one product that does not fit, of the two smallest integers, saturates.
+    """
+    product = np.asarray(a, np.int64) * np.asarray(b, np.int64)
+    nudged = product + np.where(product >= 0, 1 << 30, 1 - (1 << 30))
+    # Division towards zero, as C has it.
+    quotient = np.where(nudged >= 0, nudged >> 31, -((-nudged) >> 31))
+    return np.minimum(quotient, INT32.max)
+
+
+def rounded_shift(x: np.ndarray, exponent: np.ndarray | int) -> np.ndarray:
+    """x / 2^exponent, rounded to nearest, halves away from zero."""
+    x, exponent = np.asarray(x, np.int64), np.asarray(exponent, np.int64)
+    mask = (np.int64(1) << exponent) - 1
+    threshold = (mask >> 1) + (x < 0)
+    return (x >> exponent) + ((x & mask) > threshold)
+
+
+def scaled(x: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | int) -> np.ndarray:
+    """x times the factor, as int64 of int32 range; x must keep within int32 when shifted left."""
+    shift = np.asarray(shift, np.int64)
+    left, right = np.maximum(shift, 0), np.maximum(-shift, 0)
+    return rounded_shift(high_product(np.asarray(x, np.int64) << left, multiplier), right)
