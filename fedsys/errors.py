@@ -52,3 +52,15 @@ def nearest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     guess = f"did you mean {close[0]!r}? " if close else ""
     return f"{guess}known: {', '.join(known)}"
+
+
+class ExportError(FedsysError):
+    """A model cannot run on a microcontroller, or what was made of it is not what it should be."""
+
+    code = 10
+
+
+class BudgetError(FedsysError):
+    """An exported model needs more than it may."""
+
+    code = 11
