@@ -30,10 +30,12 @@ class Checkpoints:
     """The checkpoints of one run.
 
     trajectory: identity of the experiment that the states belong to; see `Experiment`.
+    data: fingerprint of the rows that it was trained on; see `Examples`.
     """
 
     folder: Path
     trajectory: str
+    data: str = ""
     _versions: dict[int, tuple[int, str]] = field(default_factory=dict)
     _saved: Mapping[int, np.ndarray] = field(default_factory=dict)
     _stale: list[Path] = field(default_factory=list)
@@ -52,7 +54,7 @@ class Checkpoints:
             write_atomic(self._own(client, state.round), [content])
             self._versions[client] = state.round, hashlib.sha256(content).hexdigest()
         self._saved = state.memory
-        write_atomic(self._path(state.round), _encoded(state, self.trajectory, self._versions))
+        write_atomic(self._path(state.round), _encoded(state, self._identity, self._versions))
         current = {self._own(client, version[0]) for client, version in self._versions.items()}
         with storing(self.folder):
             for path in [*self._stale, *self._all()[:-KEPT]]:
@@ -97,6 +99,11 @@ class Checkpoints:
                 f"{path}: is of another experiment ({header['trajectory']}, this run's is "
                 f"{self.trajectory}): put its experiment.toml back, or start a new run"
             )
+        if header.get("data") != self.data:
+            raise StorageError(
+                f"{path}: was trained on other rows than the task gives now: put the data back, "
+                "or start a new run"
+            )
         _fits(path, header, _vectors(empty))
         vectors, offset = {}, 0
         for name, dtype, length in header["vectors"]:
@@ -110,6 +117,10 @@ class Checkpoints:
             for client, version in self._versions.items()
         }
         return State(header["round"], server, buffers, memory, header["missed"])
+
+    @property
+    def _identity(self) -> dict[str, str]:
+        return {"trajectory": self.trajectory, "data": self.data}
 
     def _read_own(self, client: int, round: int, digest: str, dtype: Any) -> np.ndarray:
         path = self._own(client, round)
@@ -133,11 +144,11 @@ class _Damaged(Exception):
 
 
 def _encoded(
-    state: State, trajectory: str, versions: Mapping[int, tuple[int, str]]
+    state: State, identity: Mapping[str, str], versions: Mapping[int, tuple[int, str]]
 ) -> list[bytes | memoryview]:
     vectors = _vectors(state)
     header = {
-        "trajectory": trajectory,
+        **identity,
         "round": state.round,
         "missed": state.missed,
         "vectors": [[name, str(v.dtype), len(v)] for name, v in vectors.items()],

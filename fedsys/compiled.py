@@ -296,8 +296,12 @@ class CompiledEngine:
 def in_order(
     threads: ThreadPoolExecutor, tasks: Sequence[Callable[[], Partial]], window: int
 ) -> Iterator[Partial]:
-    """Runs the tasks beside each other and yields their results in order, holding only a few."""
-    if len(tasks) == 1:
+    """Runs the tasks beside each other and yields their results in order, holding only a few.
+
+    One alone runs here, which saves a switch of threads: where there are several workers, it is
+    short. A single worker's may take long, and its thread is waited for, so that Ctrl-C is heard.
+    """
+    if len(tasks) == 1 and window > 2:
         yield tasks[0]()
         return
     pending: deque[Future[Partial]] = deque()

@@ -70,6 +70,10 @@ class Experiment:
             if "family" in one.metadata and isinstance(value, str):
                 family: Family = one.metadata["family"]
                 object.__setattr__(self, one.name, family.parse(value, one.name))
+            if isinstance(value, type):
+                raise UsageError(
+                    f"{one.name} is the class {value.__name__}: give {value.__name__}()"
+                )
         at_least(1, clients=self.clients, cohort=self.cohort, rounds=self.rounds)
         at_least(0, evaluate=self.evaluate, evaluate_clients=self.evaluate_clients, seed=self.seed)
         at_most(2**63 - 1, seed=self.seed)

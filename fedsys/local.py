@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from fedsys.checks import above, at_least, below
+from fedsys.checks import above, at_least, at_most, below
 from fedsys.choices import Family
 
 Tensor = Any
@@ -131,6 +131,8 @@ class Local:
     def __post_init__(self) -> None:
         at_least(1, epochs=self.epochs, steps=self.steps)
         at_least(0, batch=self.batch)
+        at_most(2**31 - 1, epochs=self.epochs, steps=self.steps)
+        at_most(2**62, batch=self.batch)
         above(0, rate=self.rate, clip=self.clip)
 
     @property

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedsys.errors import UsageError
 from fedsys.local import Local
 from fedsys.partition import Partition
 from fedsys.randomness import Purpose, hashed, shuffled_segments
@@ -53,6 +54,10 @@ class Plan:
         return Plan(self.rows[start:stop], begin - start, length, first)
 
 
+LONGEST = 2**27
+"""Visits of rows in one round, of all its clients: what drawing them needs is 10 GB or so."""
+
+
 def steps_of(local: Local, sizes: np.ndarray) -> np.ndarray:
     """[clients], steps in a round of clients that have `sizes` rows."""
     an_epoch = _an_epoch(local, sizes)
@@ -83,6 +88,12 @@ def draw_plan(
     else:
         epochs = -(-local.steps // np.maximum(an_epoch, 1))
 
+    visits = int((sizes * epochs.astype(float)).sum())
+    if visits > LONGEST:
+        raise UsageError(
+            f"a round of {len(clients)} clients would visit {visits:,} rows, more than the "
+            f"{LONGEST:,} that can be planned at once: lower --epochs, --steps or --cohort"
+        )
     # One segment is one epoch of one client.
     client = np.repeat(np.arange(len(clients)), epochs)
     epoch = np.arange(len(client)) - np.repeat(np.cumsum(epochs) - epochs, epochs)

@@ -278,7 +278,8 @@ def _engine(setting: Setting, workers: int | None) -> Iterator[CompiledEngine]:
 
 
 def _checkpoints(run: Run, setting: Setting) -> Checkpoints:
-    return Checkpoints(run.folder / "checkpoints", setting.experiment.trajectory)
+    trajectory, data = setting.experiment.trajectory, setting.task.train.fingerprint
+    return Checkpoints(run.folder / "checkpoints", trajectory, data)
 
 
 def _leave(run: Run, setting: Setting, evaluator: Evaluator, state: State) -> None:

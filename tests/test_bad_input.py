@@ -15,6 +15,7 @@ import fedsys
 from fedsys.errors import StorageError, UsageError
 from fedsys.experiment import Experiment
 from fedsys.simulation import simulate
+from fedsys.strategies import FedAvg
 
 from .conftest import Cli, lines
 
@@ -55,6 +56,9 @@ QUICK = ("--clients", 6, "--cohort", 3, "--rounds", 2, "--epochs", 1, "--compile
         (["--rate", "fast"], ["local.rate must be a number, not 'fast'"]),
         (["--rate", "nan"], ["local.rate must be above 0, not nan"]),
         (["--rate", "0"], ["local.rate must be above 0, not 0.0"]),
+        (["--rate", "inf"], ["local.rate must be finite, not inf"]),
+        (["--set", "strategy.rate=inf"], ["strategy.rate must be finite, not inf"]),
+        (["--epochs", "99999999999999999999"], ["local.epochs must be at most"]),
         (["--epochs", "0"], ["local.epochs must be at least 1"]),
         (["--steps", "0"], ["local.steps must be at least 1"]),
         (["--batch", "-1"], ["local.batch must be at least 0"]),
@@ -132,6 +136,8 @@ def test_python_gets_the_same_messages_as_exceptions():
         Experiment(clients=5, cohort=20)
     with pytest.raises(fedsys.FedsysError, match="unknown model"):
         Experiment(task="digits:resnet")
+    with pytest.raises(UsageError, match=r"strategy is the class FedAvg: give FedAvg"):
+        Experiment(strategy=FedAvg)
 
 
 def test_more_clients_than_rows(cli: Cli):
@@ -343,6 +349,11 @@ def test_a_loss_that_becomes_nan_names_the_round_and_what_to_try(cli: Cli):
     assert "failed" in cli("runs").out
 
 
+def test_a_round_that_is_too_long_to_plan(cli: Cli):
+    outcome = cli("simulate", "--epochs", 2_000_000_000, "--quiet")
+    outcome.refused(2, "a round of 10 clients would visit", "lower --epochs, --steps or --cohort")
+
+
 def test_a_batch_that_no_client_fills_costs_no_memory(cli: Cli):
     outcome = cli("simulate", *QUICK[:8], "--batch", 10**12)
     assert outcome.code == 0
@@ -367,7 +378,7 @@ def test_memory_that_runs_out_is_told(cli: Cli, monkeypatch, kind):
 
 
 def test_a_server_that_diverges_makes_no_noise(cli: Cli):
-    outcome = cli("simulate", "--strategy", "fedadam:inf", "--quiet", *QUICK)
+    outcome = cli("simulate", "--strategy", "fedadam:1e39", "--quiet", *QUICK)
     outcome.refused(8, "round 1: the global weights became NaN or infinite")
     assert outcome.err.count("\n") == 1
 

@@ -15,6 +15,7 @@ import fedsys
 from fedsys.errors import StorageError, UsageError
 from fedsys.experiment import Experiment
 from fedsys.simulation import Silent, resume, simulate
+from fedsys.tasks import TASKS
 
 from .conftest import Nursery, left, lines, until, untimed
 
@@ -236,6 +237,15 @@ def test_a_signal_heard_twice_at_once_is_one_request(tmp_path):
     run = simulate(Experiment(**SMALL), folder=tmp_path / "run", watcher=Echo(2))
     assert run.facts["status"] == "stopped"
     assert len(run.records) == 2
+
+
+def test_data_that_was_changed_is_noticed_before_a_run_goes_on(tmp_path):
+    task, changed = (TASKS.parse("digits").load() for _ in range(2))
+    run = simulate(Experiment(**{**SMALL, "rounds": 2}), task=task, folder=tmp_path / "run")
+    changed.train.labels[7] = (changed.train.labels[7] + 1) % 10
+    with pytest.raises(StorageError, match="was trained on other rows than the task gives now"):
+        resume(run.folder, rounds=3, task=changed)
+    assert resume(run.folder, rounds=3, task=task).facts["status"] == "done"
 
 
 def test_a_resumed_run_takes_as_many_workers_as_before(tmp_path):
