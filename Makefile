@@ -28,11 +28,12 @@ install: .venv/installed
 	$(BIN)/pip install --quiet --require-hashes -r requirements-test.txt
 	@touch $@
 
-# Pins every package with its hashes, for all platforms; for whoever changes the dependencies.
+# Pins every package with its hashes, for all platforms; for whoever changes the dependencies. The
+# larger set first: what the smaller holds must fit it.
 lock:
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--no-header --no-emit-index-url pyproject.toml -o requirements.txt
+		--no-header --no-emit-index-url --extra test pyproject.toml -o requirements-test.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--no-header --no-emit-index-url --extra test pyproject.toml -c requirements.txt \
-		-o requirements-test.txt
+		--no-header --no-emit-index-url --extra edge pyproject.toml -c requirements-test.txt \
+		-o requirements.txt
