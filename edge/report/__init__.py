@@ -1,0 +1,1 @@
+"""What an exported model costs and keeps, for a reader: figures, text, JSON and one HTML page."""
