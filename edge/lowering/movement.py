@@ -1,0 +1,9 @@
+"""movement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fedsys.edge.lowering.shared import Lowering
+
+LOWERINGS: Mapping[str, Lowering] = {}
