@@ -1,0 +1,372 @@
+"""C of matrix products and of what is made of them: FullyConnected and Convolution.
+
+One kernel multiplies rows of numbers by a matrix. A pointwise convolution is that alone; any other
+first gathers the patch of the image that its kernel sees, with the input's zero point where the
+kernel hangs over the border. So the input's offset can be folded into the bias.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedsys.edge.arena import pointwise
+from fedsys.edge.code import scaling
+from fedsys.edge.code.unit import Unit, Value
+from fedsys.edge.code.windows import define_windows, image, window
+from fedsys.edge.program import Convolution, DepthwiseConvolution, FullyConnected
+
+DENSE = """
+/* `outputs` sums of `depth` products for each row; output rows lie `pitch` apart.
+   The input's offset is in the bias. */
+struct dense {
+    struct scaling scaling;
+    const int8_t *kernel;
+    int32_t depth, outputs, pitch;
+};
+
+#ifdef FAST
+static inline int32_t dot(const int8_t *x, const int8_t *w, int32_t depth, int32_t sum)
+{
+    const int8_t *const words = x + (depth & ~3);
+    const int8_t *const end = x + depth;
+    while (x != words) {
+        const uint32_t a = word(x);
+        const uint32_t b = word(w);
+        sum = add_both(sum, even(a), even(b));
+        sum = add_both(sum, odd(a), odd(b));
+        x += 4;
+        w += 4;
+    }
+    while (x != end) {
+        sum += *x++ * *w++;
+    }
+    return sum;
+}
+
+/* Two rows of x by two rows of w: every word that is loaded is used twice. */
+static inline void dot_two_by_two(const int8_t *x, const int8_t *w, int32_t depth, int32_t *sums)
+{
+    const int8_t *x2 = x + depth;
+    const int8_t *w2 = w + depth;
+    const int8_t *const words = x + (depth & ~3);
+    const int8_t *const end = x + depth;
+    int32_t s0 = sums[0];
+    int32_t s1 = sums[1];
+    int32_t s2 = sums[2];
+    int32_t s3 = sums[3];
+    while (x != words) {
+        const uint32_t a = word(x);
+        const uint32_t b = word(x2);
+        const uint32_t a0 = even(a);
+        const uint32_t a1 = odd(a);
+        const uint32_t b0 = even(b);
+        const uint32_t b1 = odd(b);
+        uint32_t c = word(w);
+        uint32_t c0 = even(c);
+        c = odd(c);
+        s0 = add_both(s0, a0, c0);
+        s2 = add_both(s2, b0, c0);
+        s0 = add_both(s0, a1, c);
+        s2 = add_both(s2, b1, c);
+        c = word(w2);
+        c0 = even(c);
+        c = odd(c);
+        s1 = add_both(s1, a0, c0);
+        s3 = add_both(s3, b0, c0);
+        s1 = add_both(s1, a1, c);
+        s3 = add_both(s3, b1, c);
+        x += 4;
+        x2 += 4;
+        w += 4;
+        w2 += 4;
+    }
+    while (x != end) {
+        s0 += *x * *w;
+        s1 += *x++ * *w2;
+        s2 += *x2 * *w++;
+        s3 += *x2++ * *w2++;
+    }
+    sums[0] = s0;
+    sums[1] = s1;
+    sums[2] = s2;
+    sums[3] = s3;
+}
+
+/* One row of x by four rows of w. */
+static inline void dot_four(const int8_t *x, const int8_t *w, int32_t depth, int32_t *sums)
+{
+    const int8_t *w1 = w + depth;
+    const int8_t *w2 = w1 + depth;
+    const int8_t *w3 = w2 + depth;
+    const int8_t *const words = x + (depth & ~3);
+    const int8_t *const end = x + depth;
+    int32_t s0 = sums[0];
+    int32_t s1 = sums[1];
+    int32_t s2 = sums[2];
+    int32_t s3 = sums[3];
+    while (x != words) {
+        const uint32_t a = word(x);
+        const uint32_t a0 = even(a);
+        const uint32_t a1 = odd(a);
+        uint32_t c = word(w);
+        s0 = add_both(add_both(s0, a0, even(c)), a1, odd(c));
+        c = word(w1);
+        s1 = add_both(add_both(s1, a0, even(c)), a1, odd(c));
+        c = word(w2);
+        s2 = add_both(add_both(s2, a0, even(c)), a1, odd(c));
+        c = word(w3);
+        s3 = add_both(add_both(s3, a0, even(c)), a1, odd(c));
+        x += 4;
+        w += 4;
+        w1 += 4;
+        w2 += 4;
+        w3 += 4;
+    }
+    while (x != end) {
+        s0 += *x * *w++;
+        s1 += *x * *w1++;
+        s2 += *x * *w2++;
+        s3 += *x++ * *w3++;
+    }
+    sums[0] = s0;
+    sums[1] = s1;
+    sums[2] = s2;
+    sums[3] = s3;
+}
+
+static void dense(
+    const struct dense *d, const int8_t *x, int8_t *y, int32_t rows, int32_t first)
+{
+    const struct scaling *const s = &d->scaling;
+    const int32_t depth = d->depth;
+    const int32_t last = first + d->outputs;
+    const int32_t pitch = d->pitch;
+    for (; rows >= 2; rows -= 2) {
+        const int8_t *w = d->kernel + first * depth;
+        int8_t *to = y;
+        int32_t o = first;
+        for (; o + 2 <= last; o += 2) {
+            int32_t sums[4] = {s->bias[o], s->bias[o + 1], s->bias[o], s->bias[o + 1]};
+            dot_two_by_two(x, w, depth, sums);
+            const int8_t a = finished(s, sums[0], o);
+            const int8_t b = finished(s, sums[1], o + 1);
+            const int8_t c = finished(s, sums[2], o);
+            const int8_t e = finished(s, sums[3], o + 1);
+            to[0] = a;
+            to[1] = b;
+            to[pitch] = c;
+            to[pitch + 1] = e;
+            w += 2 * depth;
+            to += 2;
+        }
+        if (o < last) {
+            to[0] = finished(s, dot(x, w, depth, s->bias[o]), o);
+            to[pitch] = finished(s, dot(x + depth, w, depth, s->bias[o]), o);
+        }
+        x += 2 * depth;
+        y += 2 * pitch;
+    }
+    if (rows) {
+        const int8_t *w = d->kernel + first * depth;
+        int32_t o = first;
+        for (; o + 4 <= last; o += 4) {
+            int32_t sums[4] = {s->bias[o], s->bias[o + 1], s->bias[o + 2], s->bias[o + 3]};
+            dot_four(x, w, depth, sums);
+            for (int32_t i = 0; i < 4; i++) {
+                *y++ = finished(s, sums[i], o + i);
+            }
+            w += 4 * depth;
+        }
+        for (; o < last; o++) {
+            *y++ = finished(s, dot(x, w, depth, s->bias[o]), o);
+            w += depth;
+        }
+    }
+}
+#else
+static void dense(
+    const struct dense *d, const int8_t *x, int8_t *y, int32_t rows, int32_t first)
+{
+    for (; rows > 0; rows--) {
+        const int8_t *w = d->kernel + first * d->depth;
+        for (int32_t o = 0; o < d->outputs; o++) {
+            int32_t sum = d->scaling.bias[first + o];
+            for (int32_t i = 0; i < d->depth; i++) {
+                sum += x[i] * *w++;
+            }
+            y[o] = finished(&d->scaling, sum, first + o);
+        }
+        x += d->depth;
+        y += d->pitch;
+    }
+}
+#endif
+"""
+
+FILL = """
+/* Fill `count` bytes, at least one, with copies of the `size` bytes at `item`. */
+static void fill(int8_t *y, const void *item, int32_t size, int32_t count)
+{
+    memcpy(y, item, (size_t)size);
+    for (int32_t done = size; done < count; done *= 2) {
+        memcpy(y + done, y, (size_t)(done <= count - done ? done : count - done));
+    }
+}
+"""
+
+CONVOLUTION = """
+/* A convolution of `part` of the image's channels. */
+struct convolution {
+    struct window window;
+    struct dense dense;
+    int32_t part;
+    int8_t zero; /* what stands for zero in the input */
+};
+
+/* A convolution on its way: patches that wait to be multiplied, and where their sums go. */
+struct patches {
+    const struct convolution *node;
+    int8_t *patch;
+    int8_t **y;
+    int32_t *waiting;
+    int32_t first; /* output channel */
+};
+
+/* Gather what the kernel sees; with two patches, multiply them. */
+static void gather(const void *node, const struct view *v, int8_t *y)
+{
+    const struct patches *const p = (const struct patches *)node;
+    const struct convolution *const c = p->node;
+    const int32_t line = c->window.taps_across * c->part;
+    const int32_t depth = c->dense.depth;
+    int8_t *const patch = p->patch + (*p->waiting ? depth : 0);
+    if (v->down * v->across * c->part != depth) {
+        fill(patch, &c->zero, 1, depth);
+    }
+    for (int32_t i = 0; i < v->down; i++) {
+        const int8_t *x = v->x + i * v->row_step;
+        int8_t *to = patch + (v->row + i) * line + v->column * c->part;
+        if (v->column_step == c->part) {
+            memcpy(to, x, (size_t)(v->across * c->part));
+        } else {
+            for (int32_t j = 0; j < v->across; j++) {
+                memcpy(to, x, (size_t)c->part);
+                x += v->column_step;
+                to += c->part;
+            }
+        }
+    }
+    if (*p->waiting) {
+        dense(&c->dense, p->patch, *p->y, 2, p->first);
+    } else {
+        *p->y = y;
+    }
+    *p->waiting ^= 1;
+}
+
+static void convolution(const struct convolution *c, const int8_t *x, int8_t *y, int8_t *patch)
+{
+    for (int32_t first = 0; first < c->dense.pitch; first += c->dense.outputs) {
+        int32_t waiting = 0;
+        int8_t *row = y;
+        const struct patches p = {c, patch, &row, &waiting, first};
+        slide(&c->window, x, y, gather, &p);
+        if (waiting) {
+            dense(&c->dense, patch, row, 1, first);
+        }
+        x += c->part;
+        y += c->dense.outputs;
+    }
+}
+"""
+
+
+def define_fill(unit: Unit) -> None:
+    """Define `fill`."""
+    unit.function("fill", FILL)
+
+
+def fully_connected(unit: Unit, node: FullyConnected) -> str:
+    """The call of a FullyConnected."""
+    return _dense_call(unit, node, node.rows)
+
+
+def convolution(unit: Unit, node: Convolution, scratch: str = "") -> str:
+    """The call of a Convolution. scratch: its working room, where that of `node` will not do."""
+    if pointwise(unit.program, node):
+        rows, columns, _ = image(unit, node.output)
+        return _dense_call(unit, node, rows * columns)
+    _define_dense(unit)
+    define_windows(unit)
+    define_fill(unit)
+    unit.function("convolution", CONVOLUTION)
+    _, taps_down, taps_across, part = node.kernel.shape
+    seen = image(unit, node.inputs[0])
+    fields: dict[str, Value] = {
+        "window": window(
+            seen,
+            image(unit, node.output),
+            (taps_down, taps_across),
+            node.stride,
+            node.pad,
+            node.dilation,
+        ),
+        "dense": _dense(unit, node, seen[2] // part),
+        "part": part,
+        "zero": -node.input_offset,
+    }
+    struct = unit.struct("convolution", fields)
+    source, target = unit.bytes(node.inputs[0]), unit.bytes(node.output)
+    return f"convolution({struct}, {source}, {target}, {scratch or unit.scratch(node)});"
+
+
+def from_depthwise(node: DepthwiseConvolution) -> Convolution:
+    """The convolution that a depthwise one of a single channel is."""
+    return Convolution(
+        node.operator,
+        node.inputs,
+        node.output,
+        kernel=np.ascontiguousarray(np.moveaxis(node.kernel, 2, 0))[..., None],
+        bias=node.bias,
+        multiplier=node.multiplier,
+        shift=node.shift,
+        stride=node.stride,
+        dilation=node.dilation,
+        pad=node.pad,
+        input_offset=node.input_offset,
+        output_offset=node.output_offset,
+        low=node.low,
+        high=node.high,
+    )
+
+
+def folded_bias(node: Convolution | FullyConnected) -> np.ndarray:
+    """[out] int64, bias + input offset times the sum of the kernel: for inputs as stored.
+
+    It stays within int32 where no sum leaves int32: it is the sum for inputs stored as zero.
+    """
+    kernel = node.kernel.astype(np.int64).reshape(len(node.kernel), -1)
+    return node.bias.astype(np.int64) + node.input_offset * kernel.sum(axis=1)
+
+
+def _define_dense(unit: Unit) -> None:
+    scaling.define_finished(unit)
+    scaling.define_words(unit)
+    unit.function("dense", DENSE)
+
+
+def _dense(unit: Unit, node: Convolution | FullyConnected, groups: int = 1) -> dict[str, Value]:
+    outputs = len(node.kernel)
+    return {
+        "scaling": scaling.scaling(unit, node, folded_bias(node)),
+        "kernel": unit.array(node.kernel.astype(np.int8), "kernel"),
+        "depth": int(np.prod(node.kernel.shape[1:])),
+        "outputs": outputs // groups,
+        "pitch": outputs,
+    }
+
+
+def _dense_call(unit: Unit, node: Convolution | FullyConnected, rows: int) -> str:
+    _define_dense(unit)
+    struct = unit.struct("dense", _dense(unit, node))
+    return f"dense({struct}, {unit.bytes(node.inputs[0])}, {unit.bytes(node.output)}, {rows}, 0);"

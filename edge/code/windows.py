@@ -1,0 +1,105 @@
+"""C of windows that slide over an image: shared by convolutions and pooling."""
+
+from __future__ import annotations
+
+from fedsys.edge.code.unit import Unit, Value
+
+WINDOW = """
+/* How a window slides over an image of [rows, columns, channels]. */
+struct window {
+    int32_t rows, columns;
+    int32_t row_pitch, column_pitch; /* bytes from one row, one column of the image to the next */
+    int32_t out_rows, out_columns, out_pitch;
+    int32_t taps_down, taps_across;
+    int32_t stride_down, stride_across;
+    int32_t dilation_down, dilation_across;
+    int32_t top, left; /* of the padding */
+};
+
+/* What of a window lies inside the image: taps from `row`, `column` on, `down` by `across` of them.
+   x: the first of them in the image. Steps lead from one tap to the next. */
+struct view {
+    const int8_t *x;
+    int32_t row, column, down, across;
+    int32_t row_step, column_step;
+};
+
+typedef void visitor(const void *node, const struct view *v, int8_t *y);
+
+/* The first of `taps` taps from `start` on that lies inside `size`, and how many do. */
+static void clip(
+    int32_t start, int32_t step, int32_t taps, int32_t size, int32_t *first, int32_t *count)
+{
+    int32_t low = 0;
+    int32_t high = taps;
+    while (low < taps && start + low * step < 0) {
+        low++;
+    }
+    while (high > low && start + (high - 1) * step >= size) {
+        high--;
+    }
+    *first = low;
+    *count = high - low;
+}
+
+/* Visit every output pixel: borders are cut off here, so that no visitor tests for them. */
+static void slide(
+    const struct window *w, const int8_t *x, int8_t *y, visitor *visit, const void *node)
+{
+    struct view v;
+    v.row_step = w->dilation_down * w->row_pitch;
+    v.column_step = w->dilation_across * w->column_pitch;
+    for (int32_t i = 0; i < w->out_rows; i++) {
+        const int32_t top = i * w->stride_down - w->top;
+        clip(top, w->dilation_down, w->taps_down, w->rows, &v.row, &v.down);
+        for (int32_t j = 0; j < w->out_columns; j++) {
+            const int32_t left = j * w->stride_across - w->left;
+            clip(left, w->dilation_across, w->taps_across, w->columns, &v.column, &v.across);
+            v.x = x + (top * w->row_pitch + left * w->column_pitch + v.row * v.row_step
+                + v.column * v.column_step);
+            visit(node, &v, y);
+            y += w->out_pitch;
+        }
+    }
+}
+"""
+
+
+def define_windows(unit: Unit) -> None:
+    """Define `struct window`, `struct view` and `slide`."""
+    unit.function("windows", WINDOW)
+
+
+def window(
+    image: tuple[int, int, int],
+    output: tuple[int, int, int],
+    taps: tuple[int, int],
+    stride: tuple[int, int],
+    pad: tuple[int, int],
+    dilation: tuple[int, int] = (1, 1),
+) -> dict[str, Value]:
+    """The fields of `struct window`. image, output: (rows, columns, channels)."""
+    rows, columns, channels = image
+    return {
+        "rows": rows,
+        "columns": columns,
+        "row_pitch": columns * channels,
+        "column_pitch": channels,
+        "out_rows": output[0],
+        "out_columns": output[1],
+        "out_pitch": output[2],
+        "taps_down": taps[0],
+        "taps_across": taps[1],
+        "stride_down": stride[0],
+        "stride_across": stride[1],
+        "dilation_down": dilation[0],
+        "dilation_across": dilation[1],
+        "top": pad[0],
+        "left": pad[1],
+    }
+
+
+def image(unit: Unit, number: int) -> tuple[int, int, int]:
+    """(rows, columns, channels) of a tensor of one image."""
+    rows, columns, channels = unit.tensor(number).shape[-3:]
+    return rows, columns, channels
