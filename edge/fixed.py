@@ -32,27 +32,37 @@ def quantized_multiplier(factor: float) -> tuple[int, int]:
 
 
 def high_product(a: np.ndarray, b: np.ndarray | int) -> np.ndarray:
-    """a * b / 2^31, rounded to nearest, halves away from zero; int64 of int32 range.
+    """a * b / 2^31, rounded to nearest, halves up; int64 of int32 range.
 
-    The one product that does not fit, of the two smallest integers, saturates.
+    The one product that does not fit, of the two smallest integers, saturates. (The reference
+    adds a nudge by the product's sign and divides towards zero: the same for every product.)
     """
-    product = np.asarray(a, np.int64) * np.asarray(b, np.int64)
-    nudged = product + np.where(product >= 0, 1 << 30, 1 - (1 << 30))
-    # Division towards zero, as C has it.
-    quotient = np.where(nudged >= 0, nudged >> 31, -((-nudged) >> 31))
-    return np.minimum(quotient, INT32.max)
+    product = np.multiply(a, b, dtype=np.int64)
+    product += 1 << 30
+    product >>= 31
+    return np.minimum(product, INT32.max, out=product)
 
 
 def rounded_shift(x: np.ndarray, exponent: np.ndarray | int) -> np.ndarray:
-    """x / 2^exponent, rounded to nearest, halves away from zero."""
+    """x / 2^exponent, rounded to nearest, halves away from zero. exponent: 0 to 31."""
     x, exponent = np.asarray(x, np.int64), np.asarray(exponent, np.int64)
-    mask = (np.int64(1) << exponent) - 1
-    threshold = (mask >> 1) + (x < 0)
-    return (x >> exponent) + ((x & mask) > threshold)
+    result = x + ((np.int64(1) << exponent) >> 1)
+    # Half of a negative number goes down; nothing is rounded where nothing is shifted.
+    result -= (x < 0) & (exponent > 0)
+    result >>= exponent
+    return result
 
 
 def scaled(x: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | int) -> np.ndarray:
     """x times the factor, as int64 of int32 range; x must keep within int32 when shifted left."""
     shift = np.asarray(shift, np.int64)
     left, right = np.maximum(shift, 0), np.maximum(-shift, 0)
-    return rounded_shift(high_product(np.asarray(x, np.int64) << left, multiplier), right)
+    x = np.asarray(x, np.int64)
+    if left.any():
+        x = x << left
+    return rounded_shift(high_product(x, multiplier), right)
+
+
+def limited(x: np.ndarray, output_offset: int, low: int, high: int) -> np.ndarray:
+    """x + output_offset within low to high, as int8."""
+    return np.clip(x + output_offset, low, high).astype(np.int8)
