@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fedsys.edge.lowering.layout import all_constant, broadcast, computed, merge, result, within
+from fedsys.edge.lowering.checks import all_constant, computed, result
 from fedsys.edge.lowering.lookup import LOWERINGS as LOOKUPS
 from fedsys.edge.lowering.lookup import requantize
 from fedsys.edge.lowering.shared import (
@@ -27,6 +27,7 @@ from fedsys.edge.lowering.shared import (
 )
 from fedsys.edge.model import Model, Operator, Tensor
 from fedsys.edge.program import Add, Dequantize, Multiply, Node, Operand, Prelu, Quantize
+from fedsys.edge.walks import broadcast, merge, within
 
 # Both sides of an ADD are shifted left by this many bits before they are scaled: 9 bits of a
 # value less its zero point, and 20, leave room in 32 for their sum.
@@ -52,7 +53,15 @@ def _sum(model: Model, operator: Operator, minus: bool) -> Sequence[Node]:
     factors = _float32_factors if minus else _float64_factors
     factor, ratios = factors(scales[0].scale, scales[1].scale, after.scale)
     operands = [
-        _operand(model, operator, side, step, before.zero_point, *_fraction(model, operator, ratio))
+        _operand(
+            model,
+            operator,
+            side,
+            shape,
+            step,
+            before.zero_point,
+            *_fraction(model, operator, ratio),
+        )
         for side, step, before, ratio in zip(sides, strides, scales, ratios, strict=True)
     ]
     multiplier, shift = _fraction(model, operator, factor)
@@ -112,7 +121,7 @@ def _multiply(model: Model, operator: Operator) -> Sequence[Node]:
     factor = first.scale * second.scale / after.scale
     multiplier, shift = fixed(model, operator, factor, SPAN * SPAN)
     operands = [
-        _operand(model, operator, side, step, before.zero_point)
+        _operand(model, operator, side, shape, step, before.zero_point)
         for side, step, before in zip(sides, strides, (first, second), strict=True)
     ]
     return [
@@ -139,11 +148,8 @@ def _prelu(model: Model, operator: Operator) -> Sequence[Node]:
     before, after = affine(model, operator, source), affine(model, operator, output)
     slope = affine(model, operator, slopes)
     _require_broadcast(model, operator, slopes, output)
-    shape, (steps, _) = merge(
-        output.shape,
-        [broadcast(slopes.shape, output.shape), broadcast(output.shape, output.shape)],
-    )
-    operand = _operand(model, operator, slopes, steps, slope.zero_point)
+    shape, (steps,) = merge(output.shape, [broadcast(slopes.shape, output.shape)])
+    operand = _operand(model, operator, slopes, shape, steps, slope.zero_point)
     return [
         Prelu(
             operator,
@@ -197,12 +203,16 @@ def _operand(
     model: Model,
     operator: Operator,
     tensor: Tensor,
+    shape: tuple[int, ...],
     strides: tuple[int, ...],
     zero_point: int,
     multiplier: int = 0,
     shift: int = 0,
 ) -> Operand:
-    """One side; its strides are those of a walk that `merge` gave."""
+    """One side of a walk over `shape` with `strides` on this side."""
+    # True by how strides are made; asked again since the chip asks nothing.
+    if not within(shape, 0, strides, tensor.size):
+        raise refusal(model, operator, f"reads outside of {tensor.name!r}")
     return Operand(
         tensor=None if tensor.constant else tensor.index,
         data=tensor.data,
@@ -249,7 +259,11 @@ def _dequantize(model: Model, operator: Operator) -> Sequence[Node]:
     _require_float(model, operator, output)
     return [
         Dequantize(
-            operator, (source.index,), output.index, scale=before.scale, zero_point=before.zero_point
+            operator,
+            (source.index,),
+            output.index,
+            scale=before.scale,
+            zero_point=before.zero_point,
         )
     ]
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedsys.edge.lowering.shared import input_tensor, output_tensor, refusal, require_shape
-from fedsys.edge.model import Model, Operator, Tensor
-from fedsys.errors import ExportError
+import numpy as np
 
 
 def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
@@ -46,14 +44,18 @@ def merge(
         if size == 1:
             continue
         step = [tensor[place] for tensor in strides]
-        if steps and all(outer == inner * size for outer, inner in zip(steps[-1], step)):
+        if steps and all(
+            outer == inner * size for outer, inner in zip(steps[-1], step, strict=True)
+        ):
             sizes[-1], steps[-1] = sizes[-1] * size, step
         else:
             sizes.append(size)
             steps.append(step)
     if not sizes:
         return (1,), tuple((1,) for _ in strides)
-    return tuple(sizes), tuple(tuple(step[tensor] for step in steps) for tensor in range(len(strides)))
+    return tuple(sizes), tuple(
+        tuple(step[tensor] for step in steps) for tensor in range(len(strides))
+    )
 
 
 def within(shape: Sequence[int], start: int, strides: Sequence[int], size: int) -> bool:
@@ -64,28 +66,10 @@ def within(shape: Sequence[int], start: int, strides: Sequence[int], size: int) 
     return min(shape, default=1) > 0 and lowest >= 0 and highest < size
 
 
-def computed(model: Model, operator: Operator, place: int) -> Tensor:
-    """The input at a place, which must not be a constant."""
-    tensor = input_tensor(model, operator, place)
-    if tensor.constant:
-        raise all_constant(model, operator)
-    return tensor
-
-
-def all_constant(model: Model, operator: Operator) -> ExportError:
-    """The refusal of an operator that computes constants from constants."""
-    return refusal(
-        model,
-        operator,
-        "computes the same from constants each time",
-        "convert the model again, so that the converter folds it into a constant",
-    )
-
-
-def result(model: Model, operator: Operator, shape: Sequence[int], place: int = 0) -> Tensor:
-    """The output at a place, which must have this shape and at least one element."""
-    tensor = output_tensor(model, operator, place)
-    require_shape(model, operator, tensor, shape)
-    if tensor.size == 0:
-        raise refusal(model, operator, f"tensor {tensor.name!r} holds nothing")
-    return tensor
+def places(shape: Sequence[int], start: int, strides: Sequence[int]) -> np.ndarray:
+    """Every place of a walk, [*shape] int64: start + sum of index * stride."""
+    found = np.full(tuple(shape), start, np.int64)
+    for dimension, (size, stride) in enumerate(zip(shape, strides, strict=True)):
+        steps = np.arange(size, dtype=np.int64) * stride
+        found += steps.reshape(-1, *(1,) * (len(shape) - dimension - 1))
+    return found
