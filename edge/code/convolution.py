@@ -134,17 +134,16 @@ static inline void dot_four(const int8_t *x, const int8_t *w, int32_t depth, int
     sums[3] = s3;
 }
 
-static void dense(
-    const struct dense *d, const int8_t *x, int8_t *y, int32_t rows, int32_t first)
+static void dense(const struct dense *d, const int8_t *x, int8_t *y, int32_t rows)
 {
     const struct scaling *const s = &d->scaling;
     const int32_t depth = d->depth;
-    const int32_t last = first + d->outputs;
+    const int32_t last = d->outputs;
     const int32_t pitch = d->pitch;
     for (; rows >= 2; rows -= 2) {
-        const int8_t *w = d->kernel + first * depth;
+        const int8_t *w = d->kernel;
         int8_t *to = y;
-        int32_t o = first;
+        int32_t o = 0;
         for (; o + 2 <= last; o += 2) {
             int32_t sums[4] = {s->bias[o], s->bias[o + 1], s->bias[o], s->bias[o + 1]};
             dot_two_by_two(x, w, depth, sums);
@@ -167,8 +166,8 @@ static void dense(
         y += 2 * pitch;
     }
     if (rows) {
-        const int8_t *w = d->kernel + first * depth;
-        int32_t o = first;
+        const int8_t *w = d->kernel;
+        int32_t o = 0;
         for (; o + 4 <= last; o += 4) {
             int32_t sums[4] = {s->bias[o], s->bias[o + 1], s->bias[o + 2], s->bias[o + 3]};
             dot_four(x, w, depth, sums);
@@ -184,17 +183,16 @@ static void dense(
     }
 }
 #else
-static void dense(
-    const struct dense *d, const int8_t *x, int8_t *y, int32_t rows, int32_t first)
+static void dense(const struct dense *d, const int8_t *x, int8_t *y, int32_t rows)
 {
     for (; rows > 0; rows--) {
-        const int8_t *w = d->kernel + first * d->depth;
+        const int8_t *w = d->kernel;
         for (int32_t o = 0; o < d->outputs; o++) {
-            int32_t sum = d->scaling.bias[first + o];
+            int32_t sum = d->scaling.bias[o];
             for (int32_t i = 0; i < d->depth; i++) {
                 sum += x[i] * *w++;
             }
-            y[o] = finished(&d->scaling, sum, first + o);
+            y[o] = finished(&d->scaling, sum, o);
         }
         x += d->depth;
         y += d->pitch;
@@ -215,67 +213,93 @@ static void fill(int8_t *y, const void *item, int32_t size, int32_t count)
 """
 
 CONVOLUTION = """
-/* A convolution of `part` of the image's channels. */
+/* A convolution that sees `part` of the image's channels. */
 struct convolution {
     struct window window;
     struct dense dense;
-    int32_t part;
+    int8_t *patch; /* room for two */
+    int32_t part, line; /* bytes of a tap, of a row of taps */
     int8_t zero; /* what stands for zero in the input */
+#ifdef FAST
+    int8_t **waiting; /* where the sums of a patch go that waits for a second one */
+#endif
 };
 
-/* A convolution on its way: patches that wait to be multiplied, and where their sums go. */
-struct patches {
-    const struct convolution *node;
-    int8_t *patch;
-    int8_t **y;
-    int32_t *waiting;
-    int32_t first; /* output channel */
-};
-
-/* Gather what the kernel sees; with two patches, multiply them. */
-static void gather(const void *node, const struct view *v, int8_t *y)
+/* Gather what the kernel sees, and multiply it. */
+static void gather(const struct window *w, const struct view *v, int8_t *y)
 {
-    const struct patches *const p = (const struct patches *)node;
-    const struct convolution *const c = p->node;
-    const int32_t line = c->window.taps_across * c->part;
+    const struct convolution *const c = (const struct convolution *)w;
     const int32_t depth = c->dense.depth;
-    int8_t *const patch = p->patch + (*p->waiting ? depth : 0);
+    int8_t *patch = c->patch;
+    int32_t pieces = v->across;
+    int32_t run = c->part;
+#ifdef FAST
+    if (*c->waiting) {
+        patch += depth;
+    }
+    if (run == w->column_step) {
+        run *= pieces;
+        pieces = 1;
+    }
+#endif
     if (v->down * v->across * c->part != depth) {
         fill(patch, &c->zero, 1, depth);
     }
-    for (int32_t i = 0; i < v->down; i++) {
-        const int8_t *x = v->x + i * v->row_step;
-        int8_t *to = patch + (v->row + i) * line + v->column * c->part;
-        if (v->column_step == c->part) {
-            memcpy(to, x, (size_t)(v->across * c->part));
-        } else {
-            for (int32_t j = 0; j < v->across; j++) {
-                memcpy(to, x, (size_t)c->part);
-                x += v->column_step;
-                to += c->part;
-            }
+    int8_t *line = patch + v->row * c->line + v->column * c->part;
+    const int8_t *row = v->x;
+    for (int32_t i = v->down; i > 0; i--) {
+        int8_t *to = line;
+        const int8_t *x = row;
+        for (int32_t j = pieces; j > 0; j--) {
+            memcpy(to, x, (size_t)run);
+            to += run;
+            x += w->column_step;
         }
+        line += c->line;
+        row += w->row_step;
     }
-    if (*p->waiting) {
-        dense(&c->dense, p->patch, *p->y, 2, p->first);
+#ifdef FAST
+    if (*c->waiting) {
+        dense(&c->dense, c->patch, *c->waiting, 2);
+        *c->waiting = NULL;
     } else {
-        *p->y = y;
+        *c->waiting = y;
     }
-    *p->waiting ^= 1;
+#else
+    dense(&c->dense, patch, y, 1);
+#endif
 }
 
-static void convolution(const struct convolution *c, const int8_t *x, int8_t *y, int8_t *patch)
+static void convolution(const struct convolution *c, const int8_t *x, int8_t *y)
 {
-    for (int32_t first = 0; first < c->dense.pitch; first += c->dense.outputs) {
-        int32_t waiting = 0;
-        int8_t *row = y;
-        const struct patches p = {c, patch, &row, &waiting, first};
-        slide(&c->window, x, y, gather, &p);
-        if (waiting) {
-            dense(&c->dense, patch, row, 1, first);
-        }
-        x += c->part;
-        y += c->dense.outputs;
+#ifdef FAST
+    int8_t *waiting = NULL;
+    struct convolution running = *c;
+    running.waiting = &waiting;
+    slide(&running.window, x, y);
+    if (waiting) {
+        dense(&c->dense, c->patch, waiting, 1);
+    }
+#else
+    slide(&c->window, x, y);
+#endif
+}
+"""
+
+GROUPED = """
+/* One convolution after the other, each of `part` channels. */
+static void grouped(const struct convolution *c, const int8_t *x, int8_t *y)
+{
+    struct convolution group = *c;
+    struct dense *const d = &group.dense;
+    for (int32_t done = 0; done < d->pitch; done += d->outputs) {
+        convolution(&group, x, y);
+        x += group.part;
+        y += d->outputs;
+        d->kernel += d->outputs * d->depth;
+        d->scaling.bias += d->outputs;
+        d->scaling.multiplier += d->outputs;
+        d->scaling.shift += d->outputs;
     }
 }
 """
@@ -302,8 +326,12 @@ def convolution(unit: Unit, node: Convolution, scratch: str = "") -> str:
     unit.function("convolution", CONVOLUTION)
     _, taps_down, taps_across, part = node.kernel.shape
     seen = image(unit, node.inputs[0])
+    groups = seen[2] // part
+    if groups > 1:
+        unit.function("grouped", GROUPED)
     fields: dict[str, Value] = {
         "window": window(
+            "gather",
             seen,
             image(unit, node.output),
             (taps_down, taps_across),
@@ -311,13 +339,15 @@ def convolution(unit: Unit, node: Convolution, scratch: str = "") -> str:
             node.pad,
             node.dilation,
         ),
-        "dense": _dense(unit, node, seen[2] // part),
+        "dense": _dense(unit, node, groups),
+        "patch": scratch or unit.scratch(node),
         "part": part,
+        "line": taps_across * part,
         "zero": -node.input_offset,
     }
     struct = unit.struct("convolution", fields)
     source, target = unit.bytes(node.inputs[0]), unit.bytes(node.output)
-    return f"convolution({struct}, {source}, {target}, {scratch or unit.scratch(node)});"
+    return f"{'grouped' if groups > 1 else 'convolution'}({struct}, {source}, {target});"
 
 
 def from_depthwise(node: DepthwiseConvolution) -> Convolution:
@@ -369,4 +399,4 @@ def _dense(unit: Unit, node: Convolution | FullyConnected, groups: int = 1) -> d
 def _dense_call(unit: Unit, node: Convolution | FullyConnected, rows: int) -> str:
     _define_dense(unit)
     struct = unit.struct("dense", _dense(unit, node))
-    return f"dense({struct}, {unit.bytes(node.inputs[0])}, {unit.bytes(node.output)}, {rows}, 0);"
+    return f"dense({struct}, {unit.bytes(node.inputs[0])}, {unit.bytes(node.output)}, {rows});"

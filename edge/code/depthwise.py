@@ -17,23 +17,24 @@ struct depthwise {
     struct scaling scaling;
     const int8_t *kernel;
     int32_t depth, offset;
+    int32_t line; /* bytes of a row of taps */
 };
 
-static void depthwise(const void *node, const struct view *v, int8_t *y)
+static void depthwise(const struct window *window, const struct view *v, int8_t *y)
 {
-    const struct depthwise *const d = (const struct depthwise *)node;
-    const int32_t outputs = d->window.out_pitch;
-    const int32_t line = d->window.taps_across * outputs;
+    const struct depthwise *const d = (const struct depthwise *)window;
+    const int32_t outputs = window->out_pitch;
+    const int32_t line = d->line;
     const int8_t *const kernel = d->kernel + v->row * line + v->column * outputs;
     int32_t o = 0;
 #ifdef FAST
     /* Four channels at once. */
     const uint32_t offsets = (uint32_t)(uint16_t)d->offset * 0x10001u;
     const int32_t fours = d->depth == 1 ? outputs & ~3 : 0;
-    const int32_t x_step = v->column_step;
-    const int32_t x_turn = v->row_step - v->across * x_step;
+    const int32_t x_step = window->column_step;
+    const int32_t x_turn = window->row_step - v->across * x_step;
     const int32_t w_turn = line - v->across * outputs;
-    const int8_t *const end = v->x + v->down * v->row_step;
+    const int8_t *const end = v->x + v->down * window->row_step;
     for (; o < fours; o += 4) {
         int32_t s0 = d->scaling.bias[o];
         int32_t s1 = d->scaling.bias[o + 1];
@@ -70,13 +71,19 @@ static void depthwise(const void *node, const struct view *v, int8_t *y)
     }
 #endif
     for (; o < outputs; o++) {
-        const int8_t *const x = v->x + CHANNEL;
+        const int8_t *x_row = v->x + CHANNEL;
+        const int8_t *w_row = kernel + o;
         int32_t sum = d->scaling.bias[o];
-        for (int32_t i = 0; i < v->down; i++) {
-            for (int32_t j = 0; j < v->across; j++) {
-                sum += (x[i * v->row_step + j * v->column_step] + d->offset)
-                    * kernel[i * line + j * outputs + o];
+        for (int32_t i = v->down; i > 0; i--) {
+            const int8_t *x = x_row;
+            const int8_t *w = w_row;
+            for (int32_t j = v->across; j > 0; j--) {
+                sum += (*x + d->offset) * *w;
+                x += window->column_step;
+                w += outputs;
             }
+            x_row += window->row_step;
+            w_row += line;
         }
         y[o] = finished(&d->scaling, sum, o);
     }
@@ -145,6 +152,7 @@ def depthwise(unit: Unit, node: DepthwiseConvolution) -> str:
     unit.function("depthwise", DEPTHWISE.replace("CHANNEL", "o / d->depth" if deep else "o"))
     fields: dict[str, Value] = {
         "window": window(
+            "depthwise",
             image(unit, node.inputs[0]),
             image(unit, node.output),
             node.kernel.shape[:2],
@@ -156,10 +164,11 @@ def depthwise(unit: Unit, node: DepthwiseConvolution) -> str:
         "kernel": unit.array(node.kernel.astype(np.int8), "kernel"),
         "depth": node.depth,
         "offset": node.input_offset,
+        "line": node.kernel.shape[1] * node.kernel.shape[2],
     }
     struct = unit.struct("depthwise", fields)
     source, target = unit.bytes(node.inputs[0]), unit.bytes(node.output)
-    return f"slide({struct}.window, {source}, {target}, depthwise, {struct});"
+    return f"slide({struct}.window, {source}, {target});"
 
 
 def transposed(unit: Unit, node: TransposedConvolution) -> str:

@@ -19,17 +19,17 @@ struct pool {
 
 AVERAGE = """
 /* The mean of what is inside the image, rounded half away from zero. */
-static void average(const void *node, const struct view *v, int8_t *y)
+static void average(const struct window *w, const struct view *v, int8_t *y)
 {
-    const struct pool *const p = (const struct pool *)node;
+    const struct pool *const p = (const struct pool *)w;
     const int32_t count = v->down * v->across;
-    for (int32_t c = 0; c < p->window.out_pitch; c++) {
+    for (int32_t c = 0; c < w->out_pitch; c++) {
         int32_t sum = 0;
         for (int32_t i = 0; i < v->down; i++) {
-            const int8_t *x = v->x + c + i * v->row_step;
+            const int8_t *x = v->x + c + i * w->row_step;
             for (int32_t j = 0; j < v->across; j++) {
                 sum += *x;
-                x += v->column_step;
+                x += w->column_step;
             }
         }
         sum += sum > 0 ? count / 2 : -(count / 2);
@@ -39,16 +39,16 @@ static void average(const void *node, const struct view *v, int8_t *y)
 """
 
 MAXIMUM = """
-static void maximum(const void *node, const struct view *v, int8_t *y)
+static void maximum(const struct window *w, const struct view *v, int8_t *y)
 {
-    const struct pool *const p = (const struct pool *)node;
-    for (int32_t c = 0; c < p->window.out_pitch; c++) {
+    const struct pool *const p = (const struct pool *)w;
+    for (int32_t c = 0; c < w->out_pitch; c++) {
         int32_t best = -128;
         for (int32_t i = 0; i < v->down; i++) {
-            const int8_t *x = v->x + c + i * v->row_step;
+            const int8_t *x = v->x + c + i * w->row_step;
             for (int32_t j = 0; j < v->across; j++) {
                 best = *x > best ? *x : best;
-                x += v->column_step;
+                x += w->column_step;
             }
         }
         y[c] = limited(best, p->low, p->high);
@@ -87,13 +87,13 @@ def pool(unit: Unit, node: Pool) -> str:
     unit.function(name, AVERAGE if node.mean else MAXIMUM)
     seen, output = image(unit, node.inputs[0]), image(unit, node.output)
     fields: dict[str, Value] = {
-        "window": window(seen, output, node.window, node.stride, node.pad),
+        "window": window(name, seen, output, node.window, node.stride, node.pad),
         "low": node.low,
         "high": node.high,
     }
     struct = unit.struct("pool", fields)
     source, target = unit.bytes(node.inputs[0]), unit.bytes(node.output)
-    return f"slide({struct}.window, {source}, {target}, {name}, {struct});"
+    return f"slide({struct}.window, {source}, {target});"
 
 
 def mean(unit: Unit, node: Mean) -> str:

@@ -5,59 +5,58 @@ from __future__ import annotations
 from fedsys.edge.code.unit import Unit, Value
 
 WINDOW = """
-/* How a window slides over an image of [rows, columns, channels]. */
+struct view;
+
+/* How a window slides over an image of [rows, columns, channels], and what is done where. */
 struct window {
+    void (*visit)(const struct window *w, const struct view *v, int8_t *y);
     int32_t rows, columns;
     int32_t row_pitch, column_pitch; /* bytes from one row, one column of the image to the next */
     int32_t out_rows, out_columns, out_pitch;
     int32_t taps_down, taps_across;
     int32_t stride_down, stride_across;
     int32_t dilation_down, dilation_across;
+    int32_t row_step, column_step; /* bytes from one tap to the next */
     int32_t top, left; /* of the padding */
 };
 
 /* What of a window lies inside the image: taps from `row`, `column` on, `down` by `across` of them.
-   x: the first of them in the image. Steps lead from one tap to the next. */
+   x: the first of them in the image. */
 struct view {
     const int8_t *x;
     int32_t row, column, down, across;
-    int32_t row_step, column_step;
 };
 
-typedef void visitor(const void *node, const struct view *v, int8_t *y);
-
-/* The first of `taps` taps from `start` on that lies inside `size`, and how many do. */
-static void clip(
-    int32_t start, int32_t step, int32_t taps, int32_t size, int32_t *first, int32_t *count)
+/* Of taps that lie `step` apart from `at` on, skip those before the image; count those inside.
+   Returns the position of the first. */
+static int32_t clip(
+    int32_t at, int32_t step, int32_t taps, int32_t size, int32_t *first, int32_t *count)
 {
-    int32_t low = 0;
-    int32_t high = taps;
-    while (low < taps && start + low * step < 0) {
-        low++;
+    int32_t skipped = 0;
+    for (; at < 0; at += step) {
+        skipped++;
     }
-    while (high > low && start + (high - 1) * step >= size) {
-        high--;
+    *first = skipped;
+    *count = 0;
+    for (int32_t end = at; skipped < taps && end < size; end += step) {
+        skipped++;
+        ++*count;
     }
-    *first = low;
-    *count = high - low;
+    return at;
 }
 
 /* Visit every output pixel: borders are cut off here, so that no visitor tests for them. */
-static void slide(
-    const struct window *w, const int8_t *x, int8_t *y, visitor *visit, const void *node)
+static void slide(const struct window *w, const int8_t *x, int8_t *y)
 {
     struct view v;
-    v.row_step = w->dilation_down * w->row_pitch;
-    v.column_step = w->dilation_across * w->column_pitch;
     for (int32_t i = 0; i < w->out_rows; i++) {
-        const int32_t top = i * w->stride_down - w->top;
-        clip(top, w->dilation_down, w->taps_down, w->rows, &v.row, &v.down);
+        const int32_t top = clip(i * w->stride_down - w->top, w->dilation_down, w->taps_down,
+            w->rows, &v.row, &v.down);
         for (int32_t j = 0; j < w->out_columns; j++) {
-            const int32_t left = j * w->stride_across - w->left;
-            clip(left, w->dilation_across, w->taps_across, w->columns, &v.column, &v.across);
-            v.x = x + (top * w->row_pitch + left * w->column_pitch + v.row * v.row_step
-                + v.column * v.column_step);
-            visit(node, &v, y);
+            const int32_t left = clip(j * w->stride_across - w->left, w->dilation_across,
+                w->taps_across, w->columns, &v.column, &v.across);
+            v.x = x + (top * w->row_pitch + left * w->column_pitch);
+            w->visit(w, &v, y);
             y += w->out_pitch;
         }
     }
@@ -71,6 +70,7 @@ def define_windows(unit: Unit) -> None:
 
 
 def window(
+    visit: str,
     image: tuple[int, int, int],
     output: tuple[int, int, int],
     taps: tuple[int, int],
@@ -78,9 +78,13 @@ def window(
     pad: tuple[int, int],
     dilation: tuple[int, int] = (1, 1),
 ) -> dict[str, Value]:
-    """The fields of `struct window`. image, output: (rows, columns, channels)."""
+    """The fields of `struct window`.
+
+    visit: a function's name. image, output: (rows, columns, channels).
+    """
     rows, columns, channels = image
     return {
+        "visit": visit,
         "rows": rows,
         "columns": columns,
         "row_pitch": columns * channels,
@@ -94,6 +98,8 @@ def window(
         "stride_across": stride[1],
         "dilation_down": dilation[0],
         "dilation_across": dilation[1],
+        "row_step": dilation[0] * columns * channels,
+        "column_step": dilation[1] * channels,
         "top": pad[0],
         "left": pad[1],
     }
