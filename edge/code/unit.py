@@ -133,9 +133,8 @@ def _listed(values: np.ndarray) -> str:
 
 
 def comment(text: str, limit: int = 80) -> str:
-    """Text of a file made harmless for a comment: plain letters, no end of comment, cut."""
-    plain = re.sub(r"[^A-Za-z0-9_.:;/ +-]", "?", text)[:limit]
-    return plain.replace("*/", "?").replace("/*", "?").replace("//", "/")
+    """Text of a file made harmless for a comment: plain letters, no `*`, no trigraph, cut."""
+    return re.sub(r"/(?=/)", "_", re.sub(r"[^A-Za-z0-9_.:;/ +-]", "_", text)[:limit])
 
 
 def loops(sizes: str, rank: int, body: str, letter: str = "i") -> str:

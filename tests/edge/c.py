@@ -109,6 +109,18 @@ def build(program: Program, generated: Generated, folder: Path, options: Sequenc
     return target
 
 
+def cross(generated: Generated, folder: Path, core: str, *options: str) -> Path:
+    """The object file for a core; AssertionError with the compiler's words where it fails."""
+    source = write(generated, folder)
+    target = source.with_suffix(".o")
+    command = ["arm-none-eabi-gcc", *STRICT, f"-mcpu={core}", "-mthumb", *options]
+    done = subprocess.run(
+        [*command, "-c", str(source), "-o", str(target)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return target
+
+
 def run(
     program: Program, executable: Path, inputs: Sequence[np.ndarray]
 ) -> tuple[dict[int, np.ndarray], list[np.ndarray]]:

@@ -89,6 +89,7 @@ class Net:
             shape = (count, *tensor.shape[1:])
             if tensor.dtype == np.float32:
                 values = self.draw.normal(0, 3, shape).astype(np.float32)
+                values[1].reshape(-1)[:4] = np.nan, np.inf, -np.inf, -1e30
             else:
                 values = self.draw.integers(-128, 128, shape).astype(tensor.dtype)
                 values[0], values[1:2] = -128, 127
@@ -297,11 +298,11 @@ class Net:
         kind: type[Node],
         code: str,
         inputs: tuple[int, ...],
-        shape: Sequence[int],
+        result: Sequence[int],
         dtype: Any = np.int8,
         **fields: Any,
     ) -> int:
-        output = self.tensor((1, *shape), dtype)
+        output = self.tensor((1, *result), dtype)
         operator = Operator(len(self.nodes), code, inputs, (output,))
         self.nodes.append(kind(operator, inputs, output, **fields))
         return output
