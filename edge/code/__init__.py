@@ -24,6 +24,7 @@ from fedsys.edge.code import (
     softmax,
 )
 from fedsys.edge.code.unit import TYPES, Unit, comment, parameter
+from fedsys.edge.code.windows import finish_windows
 from fedsys.edge.model import Tensor
 from fedsys.edge.program import (
     Add,
@@ -167,6 +168,7 @@ def generate(program: Program, name: str = "model") -> Generated:
     for number in (*model.inputs, *model.outputs):
         _require_type(model.tensors[number])
     body = "\n".join([*(_step(unit, node) for node in program.nodes), *_handed_over(unit)])
+    finish_windows(unit)
     fields = {
         "name": name,
         "macro": unit.macro,

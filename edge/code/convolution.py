@@ -331,6 +331,7 @@ def convolution(unit: Unit, node: Convolution, scratch: str = "") -> str:
         unit.function("grouped", GROUPED)
     fields: dict[str, Value] = {
         "window": window(
+            unit,
             "gather",
             seen,
             image(unit, node.output),

@@ -152,6 +152,7 @@ def depthwise(unit: Unit, node: DepthwiseConvolution) -> str:
     unit.function("depthwise", DEPTHWISE.replace("CHANNEL", "o / d->depth" if deep else "o"))
     fields: dict[str, Value] = {
         "window": window(
+            unit,
             "depthwise",
             image(unit, node.inputs[0]),
             image(unit, node.output),

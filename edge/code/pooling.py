@@ -87,7 +87,7 @@ def pool(unit: Unit, node: Pool) -> str:
     unit.function(name, AVERAGE if node.mean else MAXIMUM)
     seen, output = image(unit, node.inputs[0]), image(unit, node.output)
     fields: dict[str, Value] = {
-        "window": window(name, seen, output, node.window, node.stride, node.pad),
+        "window": window(unit, name, seen, output, node.window, node.stride, node.pad),
         "low": node.low,
         "high": node.high,
     }

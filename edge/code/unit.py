@@ -26,7 +26,8 @@ class Unit:
     """What the nodes have asked for so far.
 
     functions: name -> text, in an order in which each is defined before it is used.
-    constants: name -> text of an array or a struct; equal arrays are kept once.
+    constants: name -> text of an array or a struct; equal ones are kept once.
+    visitors: functions that windows call.
     """
 
     program: Program
@@ -34,6 +35,7 @@ class Unit:
     arena: Arena
     functions: dict[str, str] = field(default_factory=dict)
     constants: dict[str, str] = field(default_factory=dict)
+    visitors: list[str] = field(default_factory=list)
     _known: dict[tuple[str, bytes], str] = field(default_factory=dict)
 
     @property

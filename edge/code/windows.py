@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from fedsys.edge.code.unit import Unit, Value
 
 WINDOW = """
-struct view;
-
-/* How a window slides over an image of [rows, columns, channels], and what is done where. */
+/* How a window slides over an image of [rows, columns, channels]. */
 struct window {
-    void (*visit)(const struct window *w, const struct view *v, int8_t *y);
+    int32_t visitor; /* what is done at each place: see `visit` */
     int32_t rows, columns;
     int32_t row_pitch, column_pitch; /* bytes from one row, one column of the image to the next */
     int32_t out_rows, out_columns, out_pitch;
@@ -45,6 +45,18 @@ static int32_t clip(
     return at;
 }
 
+static void slide(const struct window *w, const int8_t *x, int8_t *y);
+"""
+
+# No pointers to functions, so that tools can tell how deep the stack gets.
+VISIT = """
+static inline void visit(const struct window *w, const struct view *v, int8_t *y)
+{{
+{body}
+}}
+"""
+
+SLIDE = """
 /* Visit every output pixel: borders are cut off here, so that no visitor tests for them. */
 static void slide(const struct window *w, const int8_t *x, int8_t *y)
 {
@@ -56,7 +68,7 @@ static void slide(const struct window *w, const int8_t *x, int8_t *y)
             const int32_t left = clip(j * w->stride_across - w->left, w->dilation_across,
                 w->taps_across, w->columns, &v.column, &v.across);
             v.x = x + (top * w->row_pitch + left * w->column_pitch);
-            w->visit(w, &v, y);
+            visit(w, &v, y);
             y += w->out_pitch;
         }
     }
@@ -65,12 +77,27 @@ static void slide(const struct window *w, const int8_t *x, int8_t *y)
 
 
 def define_windows(unit: Unit) -> None:
-    """Define `struct window`, `struct view` and `slide`."""
+    """Define `struct window` and `struct view`, and announce `slide`."""
     unit.function("windows", WINDOW)
 
 
+def finish_windows(unit: Unit) -> None:
+    """Define `slide`, once all its visitors are known."""
+    if not unit.visitors:
+        return
+    *others, last = [f"{name}(w, v, y);" for name in unit.visitors]
+    body = "".join(
+        f"if (w->visitor == {number}) {{\n    {call}\n}} else "
+        for number, call in enumerate(others)
+    )
+    body += f"{{\n    {last}\n}}" if others else last
+    unit.function("visit", VISIT.format(body=textwrap.indent(body, "    ")))
+    unit.function("slide", SLIDE)
+
+
 def window(
-    visit: str,
+    unit: Unit,
+    visitor: str,
     image: tuple[int, int, int],
     output: tuple[int, int, int],
     taps: tuple[int, int],
@@ -80,11 +107,13 @@ def window(
 ) -> dict[str, Value]:
     """The fields of `struct window`.
 
-    visit: a function's name. image, output: (rows, columns, channels).
+    visitor: the function called for each output pixel. image, output: (rows, columns, channels).
     """
+    if visitor not in unit.visitors:
+        unit.visitors.append(visitor)
     rows, columns, channels = image
     return {
-        "visit": visit,
+        "visitor": unit.visitors.index(visitor),
         "rows": rows,
         "columns": columns,
         "row_pitch": columns * channels,
