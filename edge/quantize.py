@@ -73,7 +73,12 @@ def quantize_here(
     statistics = None if method == "dynamic" else _statistics(float_model, ranges)
     working = quantizer.Quantizer(float_model, recipes[method]())
     result = working.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
-    made = unpacked(bytes(result.quantized_model))
+    return finished(bytes(result.quantized_model), ranges, method)
+
+
+def finished(quantized: bytes, ranges: Mapping[str, tuple[float, float]], method: str) -> bytes:
+    """What the quantizer made, with the operators that it left in float put right and looked at."""
+    made = unpacked(quantized)
     if method != "dynamic":
         kind = schema.TensorType.INT8 if method == "int8" else schema.TensorType.INT16
         _type_unread(made, kind)

@@ -82,13 +82,32 @@ def traced(float_model: bytes, rows: Rows) -> Iterator[dict[str, np.ndarray]]:
         yield {name: interpreter.get_tensor(numbers[name]) for name in wanted}
 
 
-def _interpreter(float_model: bytes) -> Any:
+def outputs(float_model: bytes, rows: Rows) -> np.ndarray:
+    """[n, *output shape] float32, what a float model of one output says about rows.
+
+    Raises DataError where rows do not fit the model or are not finite.
+    """
+    interpreter = _interpreter(float_model, keep=False)
+    (last,) = interpreter.get_output_details()
+    given = _checked(interpreter.get_input_details(), rows)
+    count = len(next(iter(given.values())))
+    results = np.empty((count, *last["shape"][1:]), np.float32)
+    for number in range(count):
+        for index, array in given.items():
+            interpreter.set_tensor(index, array[number : number + 1])
+        interpreter.invoke()
+        results[number] = interpreter.get_tensor(last["index"])[0]
+    return results
+
+
+def _interpreter(float_model: bytes, keep: bool = True) -> Any:
+    """The runtime with a model. keep: whether every tensor can be looked at after a run."""
     from ai_edge_litert.interpreter import Interpreter
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that every tensor is kept costs memory: it is meant
+        warnings.simplefilter("ignore")  # that keeping every tensor costs memory: it is meant
         interpreter = Interpreter(
-            model_content=float_model, num_threads=1, experimental_preserve_all_tensors=True
+            model_content=float_model, num_threads=1, experimental_preserve_all_tensors=keep
         )
     interpreter.allocate_tensors()
     return interpreter
@@ -114,9 +133,9 @@ def _checked(inputs: list[dict[str, Any]], rows: Rows) -> dict[int, np.ndarray]:
                 f"rows of shape {array.shape[1:]} for a model that reads {shape}: prepare them as "
                 "for its training"
             )
-        checked[int(tensor["index"])] = array.astype(np.float32)
-        wrong = np.flatnonzero(~np.isfinite(checked[int(tensor["index"])]).reshape(len(array), -1)
-                               .all(axis=1))  # fmt: skip
+        array = array.astype(np.float32)
+        checked[int(tensor["index"])] = array
+        wrong = np.flatnonzero(~np.isfinite(array).all(axis=tuple(range(1, array.ndim))))
         if len(wrong):
             raise DataError(f"row {wrong[0]} has a NaN or infinite value: mend or drop it")
     if len({len(array) for array in checked.values()}) > 1:
