@@ -1,7 +1,4 @@
-"""ADD, SUB, MUL, PRELU, and between float32 and int8 QUANTIZE and DEQUANTIZE.
-
-ADD and SUB differ in the reference in more than the sign: SUB works out its factors in float32.
-"""
+"""ADD, SUB, MUL, PRELU, and between float32 and int8 QUANTIZE and DEQUANTIZE."""
 
 from __future__ import annotations
 
@@ -50,8 +47,10 @@ def _sum(model: Model, operator: Operator, minus: bool) -> Sequence[Node]:
     scales = [affine(model, operator, side) for side in sides]
     after = affine(model, operator, output)
     low, high = limits(model, operator, after)
-    factors = _float32_factors if minus else _float64_factors
-    factor, ratios = factors(scales[0].scale, scales[1].scale, after.scale)
+    # In float64: older versions of the reference worked out SUB's factors in float32, which
+    # changes results that lie half way between two.
+    twice = 2 * max(scales[0].scale, scales[1].scale)
+    ratios = [before.scale / twice for before in scales]
     operands = [
         _operand(
             model,
@@ -64,7 +63,7 @@ def _sum(model: Model, operator: Operator, minus: bool) -> Sequence[Node]:
         )
         for side, step, before, ratio in zip(sides, strides, scales, ratios, strict=True)
     ]
-    multiplier, shift = _fraction(model, operator, factor)
+    multiplier, shift = _fraction(model, operator, twice / (2**ADD_BITS * after.scale))
     return [
         Add(
             operator,
@@ -82,21 +81,6 @@ def _sum(model: Model, operator: Operator, minus: bool) -> Sequence[Node]:
             high=high,
         )
     ]
-
-
-def _float64_factors(first: float, second: float, output: float) -> tuple[float, list[float]]:
-    """(factor of the sum, factors of the sides), as ADD works them out."""
-    twice = 2 * max(first, second)
-    return twice / (2**ADD_BITS * output), [first / twice, second / twice]
-
-
-def _float32_factors(first: float, second: float, output: float) -> tuple[float, list[float]]:
-    """The same as SUB works them out: every step rounded to float32."""
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        a, b, result = np.float32(first), np.float32(second), np.float32(output)
-        twice = np.float32(2) * max(a, b)
-        factor = twice / (np.float32(2**ADD_BITS) * result)
-        return float(factor), [float(a / twice), float(b / twice)]
 
 
 def _fraction(model: Model, operator: Operator, factor: float) -> tuple[int, int]:

@@ -51,6 +51,15 @@ class Unary:
         """[256] stored values less the zero point."""
         return STORED - self.before.zero_point
 
+    @property
+    def ratio(self) -> float:
+        """Input scale / output scale, in float64.
+
+        Older versions of the reference divide in float32 for RELU, LEAKY_RELU and ABS, which
+        changes results that lie half way between two.
+        """
+        return self.before.scale / self.after.scale
+
     def refuse(self, problem: str, remedy: str = "") -> ExportError:
         """The error that names the operator."""
         return refusal(self.model, self.operator, problem, remedy)
@@ -81,12 +90,12 @@ def lookup(table: Table) -> Lowering:
 
 
 def _requantized(unary: Unary) -> np.ndarray:
-    factor = unary.factor(unary.before.scale / unary.after.scale)
+    factor = unary.factor(unary.ratio)
     return scaled(unary.centred, *factor) + unary.after.zero_point
 
 
 def _relu(unary: Unary) -> np.ndarray:
-    values = scaled(unary.centred, *unary.factor(_ratio32(unary))) + unary.after.zero_point
+    values = scaled(unary.centred, *unary.factor(unary.ratio)) + unary.after.zero_point
     return np.maximum(values, unary.after.zero_point)
 
 
@@ -101,11 +110,10 @@ def _relu6(unary: Unary) -> np.ndarray:
 
 
 def _leaky_relu(unary: Unary) -> np.ndarray:
-    alpha = np.float32(unary.operator.options["alpha"])
-    with np.errstate(all="ignore"):
-        slope = np.float32(unary.before.scale) * alpha / np.float32(unary.after.scale)
-    below = scaled(unary.centred, *unary.factor(abs(float(slope))))
-    above = scaled(unary.centred, *unary.factor(_ratio32(unary)))
+    alpha = float(unary.operator.options["alpha"])
+    slope = unary.before.scale * alpha / unary.after.scale
+    below = scaled(unary.centred, *unary.factor(abs(slope)))
+    above = scaled(unary.centred, *unary.factor(unary.ratio))
     signed = -below if slope < 0 else below
     return np.where(unary.centred >= 0, above, signed) + unary.after.zero_point
 
@@ -113,14 +121,8 @@ def _leaky_relu(unary: Unary) -> np.ndarray:
 def _absolute(unary: Unary) -> np.ndarray:
     distance = np.abs(unary.centred)
     if unary.before.scale != unary.after.scale:
-        distance = scaled(distance, *unary.factor(_ratio32(unary)))
+        distance = scaled(distance, *unary.factor(unary.ratio))
     return distance + unary.after.zero_point
-
-
-def _ratio32(unary: Unary) -> float:
-    """Input scale / output scale, rounded to float32."""
-    with np.errstate(all="ignore"):
-        return float(np.float32(unary.before.scale) / np.float32(unary.after.scale))
 
 
 def _logistic(unary: Unary) -> np.ndarray:
@@ -171,12 +173,9 @@ def _q4(unary: Unary) -> tuple[np.ndarray, np.ndarray]:
 
 def _hard_swish(unary: Unary) -> np.ndarray:
     """x * relu6(x + 3) / 6 in 16 bits, each step saturating as the reference has it."""
-    with np.errstate(all="ignore"):
-        fine = np.float32(1 / 128) * np.float32(unary.before.scale)
-        to_output = float(fine / np.float32(unary.after.scale))
-        to_gate = float(fine / (np.float32(3) / np.float32(32768)))
-    output_multiplier, output_shift = _int16_factor(unary, to_output)
-    gate_multiplier, gate_shift = _int16_factor(unary, to_gate)
+    fine = unary.before.scale / 128
+    output_multiplier, output_shift = _int16_factor(unary, fine / unary.after.scale)
+    gate_multiplier, gate_shift = _int16_factor(unary, fine / (3 / 32768))
     if output_shift > 0:
         raise unary.refuse(
             "the scale of its output is so small that 16 bits do not hold it",
