@@ -40,17 +40,19 @@ def high_product(a: np.ndarray, b: np.ndarray | int) -> np.ndarray:
     product = np.multiply(a, b, dtype=np.int64)
     product += 1 << 30
     product >>= 31
-    return np.minimum(product, INT32.max, out=product)
+    return np.minimum(product, INT32.max)
 
 
 def rounded_shift(x: np.ndarray, exponent: np.ndarray | int) -> np.ndarray:
-    """x / 2^exponent, rounded to nearest, halves away from zero. exponent: 0 to 31."""
+    """x / 2^exponent, rounded to nearest, halves away from zero; int64. exponent: 0 to 31."""
     x, exponent = np.asarray(x, np.int64), np.asarray(exponent, np.int64)
-    result = x + ((np.int64(1) << exponent) >> 1)
-    # Half of a negative number goes down; nothing is rounded where nothing is shifted.
-    result -= (x < 0) & (exponent > 0)
-    result >>= exponent
-    return result
+    # Half of a negative number goes down (its sign is -1); what is not shifted is not rounded.
+    sign = np.asarray(x >> 63)
+    sign &= -(exponent > 0).astype(np.int64)
+    sign += (np.int64(1) << exponent) >> 1
+    sign += x
+    sign >>= exponent
+    return sign
 
 
 def scaled(x: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | int) -> np.ndarray:
@@ -58,9 +60,7 @@ def scaled(x: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | int)
     shift = np.asarray(shift, np.int64)
     left, right = np.maximum(shift, 0), np.maximum(-shift, 0)
     x = np.asarray(x, np.int64)
-    if left.any():
-        x = x << left
-    return rounded_shift(high_product(x, multiplier), right)
+    return rounded_shift(high_product(x << left if left.any() else x, multiplier), right)
 
 
 def limited(x: np.ndarray, output_offset: int, low: int, high: int) -> np.ndarray:

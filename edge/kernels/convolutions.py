@@ -22,7 +22,9 @@ from fedsys.edge.program import (
 )
 
 # Numbers of a matrix of patches made at once.
-PATCHES = 2**21
+PATCHES = 2**19
+# Sums that are scaled at once.
+PIECE = 2**14
 
 
 def convolution(
@@ -58,20 +60,26 @@ def depthwise(
     (given,) = values
     rows, columns, out = node.kernel.shape
     _, high, wide, _ = shape
-    n, channels = len(given), given.shape[-1]
+    n = len(given)
     kind = _exact_float(node)
-    kernel = node.kernel.reshape(rows, columns, channels, node.depth).astype(kind)
-    image = _padded(given[:, 0], node, (rows, columns), (high, wide), kind)
-    sums = np.zeros((n, high, wide, channels, node.depth), kind)
-    for row in range(rows):
-        for column in range(columns):
-            seen = image[
-                :,
-                _every(row * node.dilation[0], node.stride[0], high),
-                _every(column * node.dilation[1], node.stride[1], wide),
-            ]
-            sums += seen[..., None] * kernel[row, column]
-    return _finished(node, sums.reshape(n, 1, high, wide, out))
+    kernel = node.kernel.astype(kind)
+    result = np.empty((n, *shape), np.int8)
+    step = max(1, PIECE // (high * wide * out))
+    for first in range(0, n, step):
+        block = given[first : first + step, 0]
+        image = _padded(block, node, (rows, columns), (high, wide), kind)
+        if node.depth > 1:
+            image = image.repeat(node.depth, axis=3)
+        sums = np.zeros((len(block), 1, high, wide, out), kind)
+        product = np.empty((len(block), high, wide, out), kind)
+        for row in range(rows):
+            down = _every(row * node.dilation[0], node.stride[0], high)
+            for column in range(columns):
+                right = _every(column * node.dilation[1], node.stride[1], wide)
+                np.multiply(image[:, down, right], kernel[row, column], out=product)
+                sums[:, 0] += product
+        result[first : first + step] = _finished(node, sums)
+    return result
 
 
 def transposed(
@@ -175,10 +183,20 @@ def _patches(
 
 
 def _finished(node: Any, sums: np.ndarray) -> np.ndarray:
-    """Exact sums [..., channels] with bias, scaled, moved and limited."""
-    whole = sums.astype(np.int64) + node.bias
-    result = scaled(whole, node.multiplier, node.shift)
-    return limited(result, node.output_offset, node.low, node.high)
+    """Exact sums [..., channels] with bias, scaled, moved and limited.
+
+    A piece at a time, which stays in the processor's cache through all the steps.
+    """
+    flat = sums.reshape(-1, sums.shape[-1])
+    result = np.empty(flat.shape, np.int8)
+    step = max(1, PIECE // flat.shape[1])
+    bias = node.bias.astype(np.int64)
+    for first in range(0, len(flat), step):
+        whole = flat[first : first + step].astype(np.int64)
+        whole += bias
+        whole = scaled(whole, node.multiplier, node.shift)
+        result[first : first + step] = limited(whole, node.output_offset, node.low, node.high)
+    return result.reshape(sums.shape)
 
 
 KERNELS: Mapping[type[Node], Kernel] = {

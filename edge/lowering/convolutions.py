@@ -129,13 +129,6 @@ def _transposed(model: Model, operator: Operator) -> Sequence[Node]:
     shape = constant(model, operator, 0, np.int32, "output shape")
     kernel = _kernel(model, operator, 1, 4)
     out, kernel_rows, kernel_columns, channels = kernel.shape
-    if operator.options.get("fused_activation_function", "NONE") != "NONE":
-        raise refusal(
-            model,
-            operator,
-            "TensorFlow Lite Micro leaves its fused activation out",
-            "use an activation layer of its own, after BatchNormalization",
-        )
     require_shape(model, operator, output, tuple(int(size) for size in shape.ravel()))
     if len(output.shape) != 4 or output.shape[0] != 1 or output.shape[3] != out:
         raise refusal(
@@ -145,6 +138,7 @@ def _transposed(model: Model, operator: Operator) -> Sequence[Node]:
     places = window(model, operator, output, (kernel_rows, kernel_columns), dilated=False)
     require_shape(model, operator, image, (1, *places.output, channels))
     weights = _weights(model, operator, image, output, kernel, axis=0, bias=3)
+    low, high = limits(model, operator, result)
     return [
         TransposedConvolution(
             operator,
@@ -158,8 +152,8 @@ def _transposed(model: Model, operator: Operator) -> Sequence[Node]:
             pad=places.pad,
             input_offset=-given.zero_point,
             output_offset=result.zero_point,
-            low=INT8.min,
-            high=INT8.max,
+            low=low,
+            high=high,
         )
     ]
 
