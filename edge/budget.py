@@ -60,11 +60,12 @@ class Budget:
         if self.ram is not None:
             said.append(("RAM", bytes_said(self.ram), bytes_said(figures.ram.total)))
         if self.drop is not None:
-            got = points(figures.score.drop) if figures.score else "not known"
+            known = figures.score.drop if figures.score else None
+            got = points(known) if known is not None else "not known"
             said.append(("accuracy lost", points(self.drop), got))
         if self.instructions is not None:
-            known = figures.instructions
-            got = count_said(known) if known is not None else "not known"
+            count = figures.instructions
+            got = count_said(count) if count is not None else "not known"
             said.append(("instructions", count_said(self.instructions), got))
         return tuple(said)
 
@@ -112,7 +113,8 @@ class Budget:
     def _drop(self, figures: Figures) -> str:
         if self.drop is None:
             return ""
-        if figures.score is None:
+        lost = figures.score.drop if figures.score else None
+        if figures.score is None or lost is None:
             return (
                 "the accuracy lost is not known: give labelled rows (`labels` in --calibration), "
                 "or export a run"
@@ -122,7 +124,7 @@ class Budget:
                 f"--max-drop counts points of accuracy, and this model is scored by its "
                 f"{figures.score.metric}: leave --max-drop out"
             )
-        if figures.score.drop <= self.drop:
+        if lost <= self.drop:
             return ""
         noisy = [layer for layer in figures.layers if layer.sqnr is not None]
         worst = min(noisy, key=lambda layer: layer.sqnr or 0.0, default=None)
@@ -135,8 +137,8 @@ class Budget:
             "int8": "--method qat, more --calibration-clients or --method int16 would help",
             "qat": "more rounds of fine-tuning or less pruning and clustering would help",
         }.get(figures.method, "a model with fewer outliers would help")
-        lost = f"{points(figures.score.drop)} of {figures.score.metric} lost"
-        return f"{lost}, at most {points(self.drop)} allowed: {where}{remedy}"
+        said = f"{points(lost)} of {figures.score.metric} lost"
+        return f"{said}, at most {points(self.drop)} allowed: {where}{remedy}"
 
     def _instructions(self, figures: Figures) -> str:
         if self.instructions is None:

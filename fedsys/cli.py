@@ -1,4 +1,4 @@
-"""The command line: `fedsys simulate`, `runs`, `compare` and `report`."""
+"""The command line: `fedsys simulate`, `runs`, `compare`, `report`, and those of `edge/`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fedsys.edge import commands as edge
 from fedsys.errors import FedsysError, StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -226,6 +227,10 @@ def report(name: str, out: Path) -> None:
     from fedsys.runs import Run
 
     click.echo(Run.open(name, out).report())
+
+
+for each in (edge.export, edge.inspect, edge.verify):
+    command.add_command(each)
 
 
 def _print(shown: Any) -> None:

@@ -84,21 +84,24 @@ class Ram:
 class Score:
     """Float model against exported model on the same rows.
 
-    float, exported: the metric (accuracy as a part of one). agreement: the part of rows for which
+    floating, exported: the metric of each (accuracy as a part of one), None where rows bear no
+    labels. agreement: the part of rows for which
     both decide alike; None where the model decides nothing. where: whose rows.
     """
 
     metric: str
-    floating: float
-    exported: float
+    floating: float | None
+    exported: float | None
     agreement: float | None
     rows: int
     clients: int
     where: str
 
     @property
-    def drop(self) -> float:
+    def drop(self) -> float | None:
         """What the export lost: points of accuracy (hundredths), else in the metric's unit."""
+        if self.floating is None or self.exported is None:
+            return None
         lost = self.floating - self.exported
         return 100 * lost if self.metric == "accuracy" else -lost
 

@@ -35,14 +35,12 @@ def headline(figures: Figures) -> list[dict[str, str]]:
         _tile("RAM", bytes_said(ram.total), f"{bytes_said(ram.arena)} of it arena"),
     ]  # fmt: skip
     if score is not None:
-        lost = points(score.drop) + " lost" if score.metric == "accuracy" else ""
-        tiles.append(
-            _tile(
-                f"{title(score.metric)}, {figures.method}",
-                shown(score.metric, score.exported),
-                f"float {shown(score.metric, score.floating)}" + (f", {lost}" if lost else ""),
-            )
-        )
+        if score.drop is not None:
+            note = f"float {shown(score.metric, score.floating)}"
+            if score.metric == "accuracy":
+                note += f", {lost_said(score.drop)}"
+            name = f"{title(score.metric)}, {figures.method}"
+            tiles.append(_tile(name, shown(score.metric, score.exported), note))
         if score.agreement is not None:
             tiles.append(
                 _tile("Agreement", f"{100 * score.agreement:.2f}%", "decide as the float model")
@@ -56,19 +54,26 @@ def headline(figures: Figures) -> list[dict[str, str]]:
     return tiles
 
 
+def lost_said(drop: float) -> str:
+    """`0.22 points lost`, or what was won."""
+    return f"{points(abs(drop))} {'lost' if drop >= 0 else 'won'}"
+
+
 def _tile(label: str, value: str, note: str) -> dict[str, str]:
     return {"label": label, "value": value, "note": note}
 
 
 def score_pairs(score: Score) -> list[tuple[str, str]]:
     """What is known of the accuracy, by name."""
-    name = title(score.metric)
-    said = [
-        (f"{name} of the float model", shown(score.metric, score.floating)),
-        (f"{name} on the chip", shown(score.metric, score.exported)),
-    ]
-    if score.metric == "accuracy":
-        said.append(("Lost", points(score.drop)))
+    name, drop = title(score.metric), score.drop
+    said = []
+    if drop is not None:
+        said = [
+            (f"{name} of the float model", shown(score.metric, score.floating)),
+            (f"{name} on the chip", shown(score.metric, score.exported)),
+        ]
+        if score.metric == "accuracy":
+            said.append(("Lost" if drop >= 0 else "Won", points(abs(drop))))
     if score.agreement is not None:
         said.append(("Both decide alike", f"{100 * score.agreement:.2f}% of rows"))
     whose = f" of {many(score.clients, 'client')}" if score.clients else ""
@@ -182,16 +187,7 @@ def _sums(figures: Figures) -> Table:
                     if figures.instructions is not None else "")),
     ]  # fmt: skip
     if figures.score is not None:
-        score = figures.score
-        line = (
-            f"{word(score.metric)} {shown(score.metric, score.exported)} on the chip, "
-            f"{shown(score.metric, score.floating)} in float"
-        )
-        if score.metric == "accuracy":
-            line += f": {points(score.drop)} lost"
-        if score.agreement is not None:
-            line += f"; both decide alike in {100 * score.agreement:.2f}% of {score.rows:,} rows"
-        rows.append(("quality", line))
+        rows.append(("quality", _score_line(figures.score)))
     if figures.calibration is not None:
         pairs = calibration_pairs(figures.calibration)
         rows.append(("calibration", "; ".join(f"{key.lower()}: {value}" for key, value in pairs)))
@@ -203,6 +199,19 @@ def _sums(figures: Figures) -> Table:
     for key, line in rows:
         table.add_row(Text(key, "dim"), Text(line))
     return table
+
+
+def _score_line(score: Score) -> str:
+    said = []
+    if score.drop is not None:
+        line = (
+            f"{word(score.metric)} {shown(score.metric, score.exported)} on the chip, "
+            f"{shown(score.metric, score.floating)} in float"
+        )
+        said.append(line + (f": {lost_said(score.drop)}" if score.metric == "accuracy" else ""))
+    if score.agreement is not None:
+        said.append(f"both decide alike in {100 * score.agreement:.2f}% of {score.rows:,} rows")
+    return "; ".join(said)
 
 
 def check_line(check: Check) -> str:
