@@ -33,6 +33,7 @@ class Tensor:
 
     index: its number in the file. shape: of known sizes only (static).
     data: the constant's values in `shape`, read-only; None for what is computed.
+    variable: whether it keeps its values from one inference to the next, from zero on.
     """
 
     index: int
@@ -41,6 +42,7 @@ class Tensor:
     dtype: np.dtype[Any]
     quantization: Quantization | None = None
     data: np.ndarray | None = None
+    variable: bool = False
 
     @property
     def constant(self) -> bool:
