@@ -43,11 +43,10 @@ static inline int32_t dot(const int8_t *x, const int8_t *w, int32_t depth, int32
     return sum;
 }
 
-/* Two rows of x by two rows of w: every word that is loaded is used twice. */
+/* Two rows of x by two rows of w: every word that is loaded is used twice. Second rows are loaded
+   first, so that two pointers do for four rows. */
 static inline void dot_two_by_two(const int8_t *x, const int8_t *w, int32_t depth, int32_t *sums)
 {
-    const int8_t *x2 = x + depth;
-    const int8_t *w2 = w + depth;
     const int8_t *const words = x + (depth & ~3);
     const int8_t *const end = x + depth;
     int32_t s0 = sums[0];
@@ -55,36 +54,34 @@ static inline void dot_two_by_two(const int8_t *x, const int8_t *w, int32_t dept
     int32_t s2 = sums[2];
     int32_t s3 = sums[3];
     while (x != words) {
-        const uint32_t a = word(x);
-        const uint32_t b = word(x2);
-        const uint32_t a0 = even(a);
-        const uint32_t a1 = odd(a);
+        uint32_t b = word(x + depth);
+        uint32_t a = word(x);
+        x += 4;
         const uint32_t b0 = even(b);
-        const uint32_t b1 = odd(b);
-        uint32_t c = word(w);
+        const uint32_t a0 = even(a);
+        b = odd(b);
+        a = odd(a);
+        uint32_t c = word(w + depth);
         uint32_t c0 = even(c);
-        c = odd(c);
-        s0 = add_both(s0, a0, c0);
-        s2 = add_both(s2, b0, c0);
-        s0 = add_both(s0, a1, c);
-        s2 = add_both(s2, b1, c);
-        c = word(w2);
-        c0 = even(c);
-        c = odd(c);
         s1 = add_both(s1, a0, c0);
         s3 = add_both(s3, b0, c0);
-        s1 = add_both(s1, a1, c);
-        s3 = add_both(s3, b1, c);
-        x += 4;
-        x2 += 4;
+        c = odd(c);
+        s1 = add_both(s1, a, c);
+        s3 = add_both(s3, b, c);
+        c = word(w);
         w += 4;
-        w2 += 4;
+        c0 = even(c);
+        s0 = add_both(s0, a0, c0);
+        s2 = add_both(s2, b0, c0);
+        c = odd(c);
+        s0 = add_both(s0, a, c);
+        s2 = add_both(s2, b, c);
     }
     while (x != end) {
-        s0 += *x * *w;
-        s1 += *x++ * *w2;
-        s2 += *x2 * *w++;
-        s3 += *x2++ * *w2++;
+        s2 += x[depth] * *w;
+        s3 += x[depth] * w[depth];
+        s1 += *x * w[depth];
+        s0 += *x++ * *w++;
     }
     sums[0] = s0;
     sums[1] = s1;

@@ -20,50 +20,60 @@ struct depthwise {
     int32_t line; /* bytes of a row of taps */
 };
 
+#ifdef FAST
+/* One tap of four channels. */
+static inline void add_tap(const int8_t *x, const int8_t *w, uint32_t offsets, int32_t *sums)
+{
+    const uint32_t a = word(x);
+    const uint32_t b = word(w);
+    const uint32_t a0 = even_plus(offsets, a);
+    const uint32_t b0 = even(b);
+    const uint32_t a1 = odd_plus(offsets, a);
+    const uint32_t b1 = odd(b);
+    sums[0] = add_low(sums[0], a0, b0);
+    sums[1] = add_low(sums[1], a1, b1);
+    sums[2] = add_high(sums[2], a0, b0);
+    sums[3] = add_high(sums[3], a1, b1);
+}
+#endif
+
 static void depthwise(const struct window *window, const struct view *v, int8_t *y)
 {
     const struct depthwise *const d = (const struct depthwise *)window;
+    const struct scaling *const s = &d->scaling;
     const int32_t outputs = window->out_pitch;
     const int32_t line = d->line;
+    const int32_t x_step = window->column_step;
     const int8_t *const kernel = d->kernel + v->row * line + v->column * outputs;
     int32_t o = 0;
 #ifdef FAST
-    /* Four channels at once. */
     const uint32_t offsets = (uint32_t)(uint16_t)d->offset * 0x10001u;
     const int32_t fours = d->depth == 1 ? outputs & ~3 : 0;
-    const int32_t x_step = window->column_step;
-    const int32_t x_turn = window->row_step - v->across * x_step;
-    const int32_t w_turn = line - v->across * outputs;
-    const int8_t *const end = v->x + v->down * window->row_step;
     for (; o < fours; o += 4) {
-        int32_t s0 = d->scaling.bias[o];
-        int32_t s1 = d->scaling.bias[o + 1];
-        int32_t s2 = d->scaling.bias[o + 2];
-        int32_t s3 = d->scaling.bias[o + 3];
+        int32_t sums[4] = {s->bias[o], s->bias[o + 1], s->bias[o + 2], s->bias[o + 3]};
         const int8_t *x = v->x + o;
         const int8_t *w = kernel + o;
-        while (x != end + o) {
-            for (int32_t j = v->across; j > 0; j--) {
-                uint32_t a = word(x);
-                uint32_t b = word(w);
-                const uint32_t a0 = even_plus(offsets, a);
-                const uint32_t b0 = even(b);
-                a = odd_plus(offsets, a);
-                b = odd(b);
-                s0 = add_low(s0, a0, b0);
-                s2 = add_high(s2, a0, b0);
-                s1 = add_low(s1, a, b);
-                s3 = add_high(s3, a, b);
-                x += x_step;
-                w += outputs;
+        for (int32_t i = v->down; i > 0; i--) {
+            if (v->across == 3) {
+                add_tap(x, w, offsets, sums);
+                add_tap(x + x_step, w + outputs, offsets, sums);
+                add_tap(x + 2 * x_step, w + 2 * outputs, offsets, sums);
+            } else {
+                const int8_t *from = x;
+                const int8_t *by = w;
+                for (int32_t j = v->across; j > 0; j--) {
+                    add_tap(from, by, offsets, sums);
+                    from += x_step;
+                    by += outputs;
+                }
             }
-            x += x_turn;
-            w += w_turn;
+            x += window->row_step;
+            w += line;
         }
-        const int8_t y0 = finished(&d->scaling, s0, o);
-        const int8_t y1 = finished(&d->scaling, s1, o + 1);
-        const int8_t y2 = finished(&d->scaling, s2, o + 2);
-        const int8_t y3 = finished(&d->scaling, s3, o + 3);
+        const int8_t y0 = finished(s, sums[0], o);
+        const int8_t y1 = finished(s, sums[1], o + 1);
+        const int8_t y2 = finished(s, sums[2], o + 2);
+        const int8_t y3 = finished(s, sums[3], o + 3);
         y[o] = y0;
         y[o + 1] = y1;
         y[o + 2] = y2;
@@ -73,19 +83,19 @@ static void depthwise(const struct window *window, const struct view *v, int8_t 
     for (; o < outputs; o++) {
         const int8_t *x_row = v->x + CHANNEL;
         const int8_t *w_row = kernel + o;
-        int32_t sum = d->scaling.bias[o];
+        int32_t sum = s->bias[o];
         for (int32_t i = v->down; i > 0; i--) {
             const int8_t *x = x_row;
             const int8_t *w = w_row;
             for (int32_t j = v->across; j > 0; j--) {
                 sum += (*x + d->offset) * *w;
-                x += window->column_step;
+                x += x_step;
                 w += outputs;
             }
             x_row += window->row_step;
             w_row += line;
         }
-        y[o] = finished(&d->scaling, sum, o);
+        y[o] = finished(s, sum, o);
     }
 }
 """

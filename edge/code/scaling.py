@@ -82,6 +82,32 @@ static int8_t finished(const struct scaling *s, int32_t sum, int32_t channel)
 }
 """
 
+FINISHED_FULL = """
+/* Every factor of this model is below a half and every sum below 2^30: `shift` holds how far to the
+   right, less one, and the last bit is shifted out after the rounding. No result has closer limits
+   than int8. */
+static int8_t finished(const struct scaling *s, int32_t sum, int32_t channel)
+{
+    int32_t x = HIGH_PRODUCT_SMALL(sum, s->multiplier[channel]);
+    x = (x + (x >> 31)) >> s->shift[channel];
+    return HALF_LIMITED(x + (2 * s->offset + 1));
+}
+"""
+
+HALF_LIMITED = """
+#ifdef DSP_INSTRUCTIONS
+static inline int8_t half_limited(int32_t x)
+{
+    int32_t result;
+    __asm__("ssat %0, #8, %1, asr #1" : "=r"(result) : "r"(x));
+    return (int8_t)result;
+}
+#define HALF_LIMITED(x) half_limited(x)
+#else
+#define HALF_LIMITED(x) limited((x) >> 1, -128, 127)
+#endif
+"""
+
 HIGH_PRODUCT_SMALL = """
 #ifdef DSP_INSTRUCTIONS
 static inline int32_t rounded_top(int32_t a, int32_t b)
@@ -136,21 +162,18 @@ static inline uint32_t odd_plus(uint32_t pair, uint32_t x)
 /* sum + both products of halves; the product of the low halves; of the high ones. */
 static inline int32_t add_both(int32_t sum, uint32_t a, uint32_t b)
 {
-    int32_t result;
-    __asm__("smlad %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
-    return result;
+    __asm__("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
+    return sum;
 }
 static inline int32_t add_low(int32_t sum, uint32_t a, uint32_t b)
 {
-    int32_t result;
-    __asm__("smlabb %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
-    return result;
+    __asm__("smlabb %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
+    return sum;
 }
 static inline int32_t add_high(int32_t sum, uint32_t a, uint32_t b)
 {
-    int32_t result;
-    __asm__("smlatt %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
-    return result;
+    __asm__("smlatt %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
+    return sum;
 }
 #else
 static inline int32_t half(uint32_t x)
@@ -209,7 +232,9 @@ def define_finished(unit: Unit) -> None:
         unit.function("high_product", HIGH_PRODUCT)
         unit.function("high_product_small", HIGH_PRODUCT_SMALL)
         unit.function("limited", LIMITED)
-        unit.function("finished", FINISHED_SMALL)
+        if full(unit):
+            unit.function("half_limited", HALF_LIMITED)
+        unit.function("finished", FINISHED_FULL if full(unit) else FINISHED_SMALL)
     else:
         define_scaled(unit)
         unit.function("finished", FINISHED)
@@ -236,6 +261,12 @@ def scaling(unit: Unit, node: Weighted, bias: np.ndarray) -> dict[str, Value]:
 def small(unit: Unit) -> bool:
     """Whether all factors are below a half and all sums below 2^30."""
     return all(_small(node) for node in unit.program.nodes if isinstance(node, Weighted))
+
+
+def full(unit: Unit) -> bool:
+    """Whether no node with weights has closer limits than int8."""
+    weighted = [node for node in unit.program.nodes if isinstance(node, Weighted)]
+    return all((node.low, node.high) == (-128, 127) for node in weighted)
 
 
 def _small(node: Weighted) -> bool:

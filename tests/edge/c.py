@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from fedsys.edge.code import Generated
+from fedsys.edge.code.unit import TYPES
 from fedsys.edge.program import Program
 
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pedantic"]
@@ -20,6 +21,10 @@ SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 needs_arm = pytest.mark.skipif(
     shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is not installed"
+)
+needs_emulator = pytest.mark.skipif(
+    None in (shutil.which("arm-none-eabi-gcc"), shutil.which("qemu-system-arm")),
+    reason="arm-none-eabi-gcc or qemu-system-arm is not installed",
 )
 
 # Reads rows from standard input, writes each trace as tensor, size, bytes, and -1 before outputs.
@@ -153,4 +158,78 @@ def same(expected: Mapping[int, np.ndarray], found: Mapping[int, np.ndarray]) ->
         if wanted.tobytes() != values.tobytes():
             wrong = int((wanted != values).sum())
             lines.append(f"tensor {number} {values.shape[1:]}: {wrong} of {values.size} differ")
+    return lines
+
+
+# Prints a checksum of every trace and output, for a run in the emulator.
+CHECKSUMS = """
+#include <stddef.h>
+#include <stdint.h>
+#include "firmware.h"
+#include "{name}.h"
+
+{rooms}
+
+static void put(int tensor, const void *data, size_t bytes)
+{{
+    uint32_t sum = 2166136261u ^ (uint32_t)tensor;
+    for (size_t i = 0; i < bytes; i++) {{
+        sum = (sum ^ ((const uint8_t *)data)[i]) * 16777619u;
+    }}
+    char line[10];
+    for (int i = 0; i < 8; i++) {{
+        line[i] = "0123456789abcdef"[sum >> (28 - 4 * i) & 15];
+    }}
+    line[8] = '\\n';
+    line[9] = 0;
+    firmware_write(line);
+}}
+
+void {name}_trace(int tensor, const void *data, size_t bytes)
+{{
+    put(tensor, data, bytes);
+}}
+
+int main(void)
+{{
+    {name}_run({arguments});
+{puts}
+    return 0;
+}}
+"""
+
+
+def checksums(program: Program, name: str, inputs: Sequence[np.ndarray]) -> str:
+    """A `main` for the emulator that runs one row. inputs: each [1, ...]."""
+    model = program.model
+    rooms, arguments, puts = [], [], []
+    for i, array in enumerate(inputs):
+        values = ", ".join(str(value) for value in array.view(np.int8).reshape(-1))
+        # Unions, so that bytes may be of any type and lie as it needs.
+        kind = TYPES[array.dtype.name]
+        rooms.append(
+            f"static const union {{int8_t bytes[{array.nbytes}]; {kind} values[{array.size}];}}"
+            f" in_{i} = {{{{{values}}}}};"
+        )
+        arguments.append(f"in_{i}.values")
+    for i, number in enumerate(model.outputs):
+        tensor = model.tensors[number]
+        rooms.append(f"static {TYPES[tensor.dtype.name]} out_{i}[{tensor.size}];")
+        arguments.append(f"out_{i}")
+        puts.append(f"    put({-1 - i}, out_{i}, sizeof out_{i});")
+    return CHECKSUMS.format(
+        name=name, rooms="\n".join(rooms), arguments=", ".join(arguments), puts="\n".join(puts)
+    )
+
+
+def expected_checksums(program: Program, traced: Mapping[int, np.ndarray]) -> list[str]:
+    """What the emulator should print for the executor's trace of one row."""
+    values = [(node.output, traced[node.output]) for node in program.nodes]
+    values += [(-1 - i, traced[n]) for i, n in enumerate(program.model.outputs)]
+    lines = []
+    for number, array in values:
+        total = 2166136261 ^ (number & 0xFFFFFFFF)
+        for byte in array.tobytes():
+            total = (total ^ byte) * 16777619 & 0xFFFFFFFF
+        lines.append(f"{total:08x}")
     return lines

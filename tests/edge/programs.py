@@ -53,7 +53,8 @@ class Net:
     """A program on the way: each method adds a node and returns its output's number."""
 
     draw: np.random.Generator
-    wide: bool = False  # factors above a half too, for which the small scaling will not do
+    wide: bool = False  # factors above a half too, for which the short scaling will not do
+    full: bool = False  # no limits but those of int8, as after ReLU with a fitting zero point
     tensors: list[Tensor] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
     given: list[int] = field(default_factory=list)
@@ -314,7 +315,7 @@ class Net:
         return int(self.draw.integers(-128, 128))
 
     def _limits(self) -> tuple[int, int]:
-        if self.draw.random() < 0.5:
+        if self.full or self.draw.random() < 0.5:
             return -128, 127
         return int(self.draw.integers(-128, 0)), int(self.draw.integers(0, 128))
 
@@ -374,7 +375,7 @@ class Net:
 
 def keyword_spotting(draw: np.random.Generator) -> Program:
     """A depthwise separable network of MLPerf Tiny's keyword spotting shape."""
-    net = Net(draw)
+    net = Net(draw, full=True)
     x = net.conv(net.input(49, 10, 1), 64, (10, 4), (2, 2))
     for _ in range(4):
         x = net.conv(net.depthwise(x, (3, 3)), 64)
