@@ -168,13 +168,14 @@ def run_on_host(
     defines: Sequence[str] = (),
     options: Sequence[str] = ("-O2",),
     timeout: float = 120.0,
+    warnings: Sequence[str] = WARNINGS,
 ) -> Emulation:
     """Builds the sources with this machine's own compiler, and runs them. ExportError as above."""
     _require("cc")
     with _workplace(sources) as folder:
         units = sorted(name for name in sources if name.endswith(".c"))
         _run(
-            *("cc", "-std=c99", *WARNINGS, *options, *(f"-D{define}" for define in defines)),
+            *("cc", "-std=c99", *warnings, *options, *(f"-D{define}" for define in defines)),
             *("-I.", *units, "-o", "program"),
             folder=folder,
             what="this machine",
