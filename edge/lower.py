@@ -25,18 +25,15 @@ INSTEAD: Mapping[str, str] = {
     "UNIDIRECTIONAL_SEQUENCE_RNN": "use convolutions over time (Conv1D) instead of a recurrence",
     "WHILE": "use convolutions over time (Conv1D) instead of a recurrence",
     "IF": "build the model without a branch on data",
-    "RSQRT": "LayerNormalization and GroupNormalization need float: use BatchNormalization",
     "SQRT": "use BatchNormalization instead of a normalisation on the chip",
     "SQUARED_DIFFERENCE": (
         "LayerNormalization and GroupNormalization need float: use BatchNormalization"
     ),
     "BATCH_MATMUL": "attention multiplies activations: use convolutions or dense layers",
-    "ELU": "use ReLU or LeakyReLU instead of ELU",
     "GELU": "use ReLU or hard swish instead of GELU",
     "EXP": "use ReLU, sigmoid or tanh",
     "TILE": "use UpSampling2D with interpolation='nearest', or Conv2DTranspose",
     "RESIZE_BILINEAR": "use interpolation='nearest', or Conv2DTranspose",
-    "GATHER": "feed vectors to the model instead of an Embedding",
     "SELECT_V2": "feed vectors to the model instead of an Embedding",
     "SELECT": "feed vectors to the model instead of an Embedding",
     "SHAPE": "the batch is open: convert with a static batch of one",

@@ -203,16 +203,15 @@ def _fully_connected(model: Model, operator: Operator) -> Sequence[Node]:
 
 def _kernel(model: Model, operator: Operator, place: int, dimensions: int) -> np.ndarray:
     """The weights: an int8 constant of this many dimensions, with something in each."""
-    tensor = input_tensor(model, operator, place)
-    if tensor.dtype == np.int8 and len(tensor.shape) == dimensions and min(tensor.shape) > 0:
-        return constant(model, operator, place, np.int8, "kernel")
-    if tensor.dtype != np.int8:
-        return constant(model, operator, place, np.int8, "kernel")  # says what is wrong
-    raise refusal(
-        model,
-        operator,
-        f"its kernel {tensor.name!r} has shape {list(tensor.shape)}, not {dimensions} dimensions",
-    )
+    kernel = constant(model, operator, place, np.int8, "kernel")
+    if kernel.ndim != dimensions or kernel.size == 0:
+        name = input_tensor(model, operator, place).name
+        raise refusal(
+            model,
+            operator,
+            f"its kernel {name!r} has shape {list(kernel.shape)}, not {dimensions} dimensions",
+        )
+    return kernel
 
 
 def _weights(

@@ -32,6 +32,10 @@ INT8 = np.iinfo(np.int8)
 
 # The quantisation that the executor and the generated C compute with.
 METHOD = "export with int8 weights and activations (method 'int8' or 'qat')"
+ISLAND = (
+    "quantisation leaves layers such as LayerNormalization and GroupNormalization in float: "
+    "use BatchNormalization instead"
+)
 
 
 def refusal(model: Model, operator: Operator, problem: str, remedy: str = "") -> ExportError:
@@ -113,12 +117,26 @@ def require_int8(model: Model, operator: Operator, tensor: Tensor) -> None:
     if tensor.dtype == np.int8:
         return
     kind = tensor.dtype.name
+    remedy = METHOD
     why = {
-        "float32": "is computed in float32, which int8 code does not do",
+        "float32": "is computed in float32",
         "uint8": "is uint8, the older quantisation",
-        "int16": "has int16 activations",
+        "int16": "has int16 activations, which are not computed here",
     }.get(kind, f"is {kind}")
-    raise refusal(model, operator, f"tensor {tensor.name!r} {why}", METHOD)
+    if kind == "float32" and _partly_int8(model):
+        why += " amid int8"
+        remedy = ISLAND
+    raise refusal(model, operator, f"tensor {tensor.name!r} {why}", remedy)
+
+
+def _partly_int8(model: Model) -> bool:
+    """Whether some operators compute int8, so that float ones are islands left by quantisation."""
+    return any(
+        model.tensors[number].dtype == np.int8
+        for operator in model.operators
+        for number in operator.outputs
+        if 0 <= number < len(model.tensors)
+    )
 
 
 def constant(model: Model, operator: Operator, place: int, dtype: Any, what: str) -> np.ndarray:
@@ -126,8 +144,10 @@ def constant(model: Model, operator: Operator, place: int, dtype: Any, what: str
     tensor = input_tensor(model, operator, place)
     if tensor.data is None:
         raise refusal(model, operator, f"its {what} {tensor.name!r} is computed, not a constant")
-    if tensor.dtype != np.dtype(dtype) or tensor.data.shape != tensor.shape:
+    if tensor.dtype != np.dtype(dtype):
         raise refusal(model, operator, f"its {what} {tensor.name!r} is {tensor.dtype.name}", METHOD)
+    if tensor.data.dtype != tensor.dtype or tensor.data.shape != tensor.shape:
+        raise refusal(model, operator, f"its {what} {tensor.name!r} has other values than it says")
     return tensor.data
 
 
