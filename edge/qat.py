@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from fedsys.checks import above, at_least
+from fedsys.checks import above, at_least, at_most
 from fedsys.edge import qat_worker, worker
-from fedsys.errors import DataError, UsageError
+from fedsys.errors import DataError, UsageError, nearest
 from fedsys.partition import Partition
 
 RANGES = ("measured", "moving", "cold")
@@ -50,58 +50,11 @@ class FineTuned:
 
 
 def fine_tune(
-    keras_file: Path,
-    clients: Sequence[tuple[np.ndarray, np.ndarray]],
-    *,
-    objective: str = "classes",
-    qat: bool = True,
-    prune: float | None = None,
-    cluster: int | None = None,
-    ranges: str = "measured",
-    rounds: int = 5,
-    cohort: int | None = None,
-    epochs: int = 1,
-    batch: int = 16,
-    rate: float = 0.01,
-    seed: int = 0,
-    progress: Callable[[str], None] = lambda line: None,
-    timeout: float = 3600.0,
+    keras_file: Path, clients: Sequence[tuple[np.ndarray, np.ndarray]], **options: Any
 ) -> FineTuned:
-    """Fine-tunes a Keras 3 model at its clients and converts it to int8.
-
-    clients: (rows [n, ...], labels [n]) of each; some may have none.
-    qat: train with quantisation emulated; else in float, and only the result is quantised.
-    prune: share of each kernel's weights that becomes zero. cluster: most different values that
-        a kernel of int8 has. cohort: clients a round, all where None.
-    progress: called with a line after each round, from another thread.
-
-    Raises UsageError for settings that make no sense, DataError for rows or a file that do not
-    fit, ExportError for a model that cannot be trained this way or a worker that crashed, and
-    TrainingError where the numbers are lost.
-    """
-    at_least(0, rounds=rounds, batch=batch)
-    at_least(1, epochs=epochs)
-    above(0, rate=rate)
+    """`fine_tune_rows` for clients whose rows lie apart: (rows [n, ...], labels [n]) of each."""
     rows, labels, partition = joined(clients)
-    return fine_tune_rows(
-        keras_file,
-        rows,
-        labels,
-        partition,
-        objective=objective,
-        qat=qat,
-        prune=prune,
-        cluster=cluster,
-        ranges=ranges,
-        rounds=rounds,
-        cohort=cohort,
-        epochs=epochs,
-        batch=batch,
-        rate=rate,
-        seed=seed,
-        progress=progress,
-        timeout=timeout,
-    )
+    return fine_tune_rows(keras_file, rows, labels, partition, **options)
 
 
 def fine_tune_rows(
@@ -124,12 +77,31 @@ def fine_tune_rows(
     progress: Callable[[str], None] = lambda line: None,
     timeout: float = 3600.0,
 ) -> FineTuned:
-    """`fine_tune` where the rows of all clients lie in one array and a partition says whose."""
+    """Fine-tunes a Keras 3 model at its clients and converts it to int8.
+
+    rows: [rows, ...], labels: [rows], of all clients; partition: who holds which.
+    qat: train with quantisation emulated; else in float, and only the result is quantised.
+    prune: share of each kernel's weights that becomes zero. cluster: most different values that
+        a kernel of int8 has. ranges: one of `RANGES`. cohort: clients a round, all where None.
+    epochs, batch, rate: of plain SGD at a client. progress: called with a line after each round,
+        from another thread. timeout: seconds.
+
+    Batch normalisation keeps its running averages. The same arguments give the same bytes.
+    Raises UsageError for settings that make no sense, DataError for rows or a file that do not
+    fit, ExportError for a model that cannot be trained this way or a worker that crashed, and
+    TrainingError where the numbers are lost.
+    """
     keras_file = Path(keras_file)
-    _check(keras_file, rows, labels, prune, cluster, ranges)
     cohort = len(partition) if cohort is None else cohort
-    if not 1 <= cohort <= len(partition):
-        raise UsageError(f"cohort must be 1 to {len(partition)} clients, not {cohort}")
+    _check(keras_file, rows, labels, partition)
+    _check_settings(prune, cluster, ranges)
+    try:
+        at_least(0, rounds=rounds, batch=batch)
+        at_least(1, epochs=epochs, cohort=cohort)
+        at_most(len(partition), cohort=cohort)
+        above(0, rate=rate)
+    except ValueError as error:
+        raise UsageError(f"fine-tuning: {error}") from None
     with tempfile.TemporaryDirectory(prefix="fedsys-") as folder:
         lines = Path(folder) / "progress.txt"
         with _followed(lines, progress):
@@ -179,33 +151,36 @@ def joined(
     return rows, labels, Partition(np.arange(len(rows)), start)
 
 
-def _check(
-    keras_file: Path,
-    rows: np.ndarray,
-    labels: np.ndarray,
-    prune: float | None,
-    cluster: int | None,
-    ranges: str,
-) -> None:
-    """Raises for what can be seen before a worker starts."""
+def _check(keras_file: Path, rows: np.ndarray, labels: np.ndarray, partition: Partition) -> None:
+    """Raises for files and rows that cannot be used, before a worker starts."""
+    if not keras_file.is_file():
+        raise DataError(f"{keras_file}: no such file: give a model saved as .keras")
+    if not len(partition.order):
+        raise DataError("no client has a row to fine-tune on")
+    if not len(rows) == len(labels) == len(partition.order):
+        raise DataError(
+            f"{len(rows)} rows, {len(labels)} labels and {len(partition.order)} rows dealt out: "
+            "give one label a row and each row to one client"
+        )
+    whole = np.isfinite(np.asarray(rows, np.float32)).reshape(len(rows), -1).all(axis=1)
+    if not whole.all():
+        bad = int(np.flatnonzero(~whole)[0])
+        raise DataError(f"row {bad} holds NaN or infinity: mend the data before fine-tuning")
+
+
+def _check_settings(prune: float | None, cluster: int | None, ranges: str) -> None:
+    """Raises UsageError for what makes no sense, or needs packages that are not there."""
     if find_spec("tensorflow_model_optimization") is None or find_spec("tf_keras") is None:
         raise UsageError(
-            "quantisation-aware training needs tensorflow-model-optimization and tf-keras: "
+            "fine-tuning needs tensorflow-model-optimization and tf-keras: "
             "pip install 'fedsys[qat]'"
         )
-    if not keras_file.is_file():
-        raise DataError(f"{keras_file}: there is no such file")
     if prune is not None and not 0 < prune < 1:
         raise UsageError(f"prune must be above 0 and below 1, the share of zeros, not {prune:g}")
     if cluster is not None and not 2 <= cluster <= 255:
         raise UsageError(f"cluster must be 2 to 255 values a kernel, not {cluster}")
     if ranges not in RANGES:
-        raise UsageError(f"ranges must be one of {', '.join(RANGES)}, not {ranges!r}")
-    if not len(rows):
-        raise DataError("no client has a row to fine-tune on")
-    if not np.isfinite(np.asarray(rows, np.float64)).all():
-        bad = int(np.flatnonzero(~np.isfinite(rows).reshape(len(rows), -1).all(axis=1))[0])
-        raise DataError(f"row {bad} holds NaN or infinity: mend the data before fine-tuning")
+        raise UsageError(f"ranges: {ranges!r} is unknown; {nearest(ranges, RANGES)}")
 
 
 @contextmanager

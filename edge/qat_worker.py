@@ -1,4 +1,4 @@
-"""Fine-tuning over clients in a process of its own: what `qat.fine_tune` calls there.
+"""Fine-tuning over clients in a process of its own: what `qat.fine_tune_rows` calls there.
 
 The server's part and the clients' parts are kept apart, although they run in one process: a client
 reads global weights and ranges and its own rows, and gives back weights, a loss and ranges.
@@ -68,7 +68,7 @@ def fine_tune(
     seed: int,
     progress: Path,
 ) -> dict[str, Any]:
-    """What `qat.fine_tune` says; returns {"tflite", "keras", "report"}.
+    """What `qat.fine_tune_rows` says; returns {"tflite", "keras", "report"}.
 
     progress: a file that lines are added to.
     """
@@ -299,10 +299,10 @@ def _kernels(graph: Graph, spaces: dict[Any, Subspace]) -> dict[str, dict[str, A
     return told
 
 
-def _payload(graph: Graph) -> dict[str, int]:
-    """Bytes that a client sends in a round."""
+def _payload(graph: Graph) -> int:
+    """Bytes that a client sends in a round: weights, and two float32 a range."""
     weights = sum(variable.numpy().nbytes for variable in graph.trainable.values())
-    return {"weights": weights, "ranges": 8 * len(graph.ranges)}
+    return int(weights) + 8 * len(graph.ranges)
 
 
 def _keras_bytes(source: Any, translated: legacy.Translated, graph: Graph) -> bytes:
