@@ -53,7 +53,7 @@ def network(seed: int = 0) -> bytes:
             [0, 1, 2],
             [3],
             {**same, "stride_h": 2, "stride_w": 2, "fused_activation_function": "RELU"},
-        ),  # fmt: skip
+        ),
         Op("DEPTHWISE_CONV_2D", [3, 4, 5], [6], {**same, "depth_multiplier": 1}),
         Op("ADD", [6, 3], [7]),
         Op("MEAN", [7, 8], [9]),
@@ -167,7 +167,7 @@ def test_a_model_of_two_inputs_takes_both_in_order():
     expected = tflm(file, [first, second])[0]
     np.testing.assert_array_equal(trace(lowered, [first, second])[2], expected)
     assert expected.tolist() == [[90, 60, 0]]
-    with pytest.raises(DataError, match="2 inputs and 1 outputs: .*use trace"):
+    with pytest.raises(DataError, match=r"2 inputs and 1 outputs: .*use trace"):
         run(lowered, first)
     with pytest.raises(DataError, match="takes 2 inputs, not 1"):
         trace(lowered, [first])

@@ -110,7 +110,7 @@ def test_a_float_layer_amid_int8_is_told_from_a_float_model():
         ]
         return read(build(tensors, [Op("RELU", [0], [1]), Op("RELU", [2], [3])], [0, 2], [1, 3]))
 
-    with pytest.raises(ExportError, match="amid int8; .*BatchNormalization"):
+    with pytest.raises(ExportError, match=r"amid int8; .*BatchNormalization"):
         lower(model("int8"))
     with pytest.raises(ExportError, match="computed in float32; export with int8"):
         lower(model("float32"))
