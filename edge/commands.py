@@ -11,12 +11,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    from fedsys.edge.report.figures import Check
 
 _PATH: Any = click.Path(path_type=Path)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
@@ -81,17 +78,15 @@ _QUIET = click.option("--quiet", is_flag=True, help="No progress.")
     "--prune",
     type=click.FloatRange(0, 1, max_open=True),
     metavar="PART",
-    help="With qat: the part of weights that become zero.",
+    help="The part of weights that become zero, fine-tuned by the run's clients.",
 )
 @click.option(
     "--cluster",
     type=click.IntRange(2),
     metavar="N",
-    help="With qat: different weights that a layer may have.",
+    help="Different weights that a layer may have, fine-tuned by the run's clients.",
 )
-@click.option(
-    "--rounds", type=click.IntRange(0), metavar="N", help="With qat: rounds of fine-tuning."
-)
+@click.option("--rounds", type=click.IntRange(0), metavar="N", help="Rounds of fine-tuning [5].")
 @click.option("--max-flash", metavar="SIZE", help="Flash that it may take, such as 64k.")
 @click.option("--max-ram", metavar="SIZE", help="RAM that it may take, such as 32k.")
 @click.option(
@@ -142,9 +137,9 @@ def export(source: str, as_json: bool, quiet: bool, out: Path, **options: Any) -
     if as_json:
         click.echo(json.dumps({"folder": str(out), **exported.figures.table()}, allow_nan=False))
     else:
-        from fedsys.edge.report.text import report_text
+        from fedsys.edge.report.text import show
 
-        _show(report_text(exported.figures))
+        show(exported.figures)
         click.echo(f"report: {out / 'report.html'}")
     budget.check(exported.figures, str(out / "report.txt"))
     return 0
@@ -156,14 +151,10 @@ def export(source: str, as_json: bool, quiet: bool, out: Path, **options: Any) -
 def inspect(file: Path, as_json: bool) -> int:
     """Says what is in a .tflite file, layer by layer, and whether it can be exported."""
     from fedsys.edge.inspection import inspect as look
+    from fedsys.edge.inspection import text
 
     found = look(file)
-    if as_json:
-        click.echo(json.dumps(found.table(), allow_nan=False))
-    else:
-        from fedsys.edge.report.inspection_text import inspection_text
-
-        _show(inspection_text(found))
+    click.echo(json.dumps(found.table(), allow_nan=False) if as_json else text(found))
     return 0
 
 
@@ -180,31 +171,19 @@ def inspect(file: Path, as_json: bool) -> int:
 @_QUIET
 def verify(folder: Path, targets: tuple[str, ...], as_json: bool, quiet: bool) -> int:
     """Runs an exported project here and in an emulator against the reference, layer by layer."""
-    from fedsys.edge.report.checks import checks_table, verified
-
-    with _speaking(quiet) as say:
-        checks = verified(folder, targets, say)
-    if as_json:
-        click.echo(json.dumps(_told(folder, checks)))
-    else:
-        _show(checks_table(checks))
-    _passed(folder, checks)
-    return 0
-
-
-def _told(folder: Path, checks: tuple[Check, ...]) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {"folder": str(folder), "checks": [asdict(check) for check in checks]}
-
-
-def _passed(folder: Path, checks: tuple[Check, ...]) -> None:
+    from fedsys.edge.verify import verify as start
     from fedsys.errors import ExportError
 
-    failed = [check for check in checks if check.status == "failed"]
-    if failed:
-        said = "; ".join(f"{check.place}: {check.note}" for check in failed)
-        raise ExportError(f"{folder}: does not compute what the reference does: {said}")
+    with _speaking(quiet) as say:
+        found = start(folder, targets, say)
+    click.echo(json.dumps(found.table(), allow_nan=False) if as_json else found.text())
+    if found.failed:
+        places = ", ".join(trial.place for trial in found.failed)
+        raise ExportError(f"{folder}: is not what the reference computes: {places}: export anew")
+    if not found.passed:
+        lacking = "; ".join(t.note for t in found.trials if t.status == "skipped")
+        raise ExportError(f"{folder}: the C was run nowhere: {lacking}")
+    return 0
 
 
 @contextmanager
@@ -220,13 +199,3 @@ def _speaking(quiet: bool) -> Iterator[Callable[[str], None]]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
-
-
-def _show(shown: Any) -> None:
-    """Prints a table as wide as the terminal, or wide enough not to fold names in a file."""
-    from rich.console import Console
-
-    screen = Console(markup=False, emoji=False, highlight=False)
-    if not screen.is_terminal and "COLUMNS" not in os.environ:
-        screen.width = 140
-    screen.print(shown)

@@ -28,9 +28,6 @@ from fedsys.storage import storing
 
 METHODS = ("int8", "int16", "float", "dynamic", "qat")
 REPORTS = ("report.txt", "report.json", "report.html")
-MARK = "report.json"
-"""By this file an older export is known, which may be overwritten."""
-
 Say = Callable[[str], None]
 
 
@@ -68,11 +65,16 @@ class Options:
                 "40, a letter first"
             )
         given = [key for key in ("prune", "cluster", "rounds") if getattr(self, key) is not None]
-        if given and self.method != "qat":
+        if given and self.method not in ("int8", "qat"):
             raise UsageError(
-                f"--{given[0]} is for --method qat: weights are fine-tuned to it, by the run's "
-                "clients"
+                f"--{given[0]} is for --method int8 or qat: weights are fine-tuned to it, by the "
+                "run's clients"
             )
+
+    @property
+    def tunes(self) -> bool:
+        """Whether the run's clients fine-tune the model before it is quantised."""
+        return self.method == "qat" or self.prune is not None or self.cluster is not None
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def export(
     options = options or Options()
     out = Path(out)
     _free(out)
-    found = find(source, runs, options.calibration, options.method)
+    found = find(source, runs, options.calibration, options.method, options.tunes)
     with _appearing(out) as folder:
         figures = make(found, options, folder, say)
         broken, lines = options.budget.broken(figures), options.budget.lines(figures)
@@ -131,13 +133,32 @@ def _write_reports(folder: Path, figures: Figures) -> None:
 
 
 def _free(out: Path) -> None:
-    """Refuses a folder that holds something else than an older export."""
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
+    """Refuses a folder in which there is anything that no export wrote."""
+    if not out.exists() and not out.is_symlink():
+        return
+    if out.is_symlink() or not out.is_dir():
         raise StorageError(f"{out}: is no folder: choose another --out")
-    if out.is_dir() and any(out.iterdir()) and not (out / MARK).exists():
+    ours = _exported(out)
+    there = (path.relative_to(out) for path in sorted(out.rglob("*")) if not path.is_dir())
+    other = next((path for path in there if path.as_posix() not in ours), None)
+    if other is not None:
         raise StorageError(
-            f"{out}: holds something else than an export: choose another --out, or empty it"
+            f"{out}: holds {other}, which no export wrote: choose another --out, or move it away"
         )
+
+
+def _exported(out: Path) -> set[str]:
+    """The files of an older export in a folder."""
+    from fedsys.edge.project import MANIFEST, REPORTS, read_manifest
+
+    if (out / MANIFEST).exists():
+        return {*read_manifest(out)["files"], MANIFEST, *REPORTS}
+    return {*REPORTS, *(path.name for path in out.glob("*.tflite"))} if _reported(out) else set()
+
+
+def _reported(out: Path) -> bool:
+    """Whether an export left its report there, which a model without a project has alone."""
+    return all((out / name).is_file() for name in REPORTS)
 
 
 @contextmanager

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,32 +13,56 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedsys.edge.calibration import CLIENTS, calibrate, federated_calibration
-from fedsys.edge.code import generate
+from fedsys.edge.code import Generated, generate
 from fedsys.edge.convert import float_model
+from fedsys.edge.golden import Golden, golden
+from fedsys.edge.inspection import peak
 from fedsys.edge.lower import lower
 from fedsys.edge.program import Program
+from fedsys.edge.project import Details, read_manifest, write_project
 from fedsys.edge.quantize import quantize
 from fedsys.edge.reader import read
-from fedsys.edge.report.figures import Calibration, Figures, Score
+from fedsys.edge.report.figures import Calibration, Check, Figures, Flash, Ram, Score
 from fedsys.edge.report.measure import layers
 from fedsys.edge.report.memory import flash, places, ram
 from fedsys.edge.report.noise import decibels, measured
-from fedsys.edge.scoring import federated_score, sample_score
+from fedsys.edge.report.wording import bytes_said
+from fedsys.edge.scoring import chip_answer, federated_score, runtime_answer, sample_score
 from fedsys.edge.sources import Federation, Source
 from fedsys.edge.targets import target
 from fedsys.edge.toolchain import install, missing
 from fedsys.edge.toolchain import sizes as measure
-from fedsys.errors import DataError
+from fedsys.edge.verify import Trial, verify
+from fedsys.errors import DataError, ExportError
 from fedsys.rounds import draw_cohort
+from fedsys.storage import storing
 
 if TYPE_CHECKING:
     from fedsys.edge.export import Options
 
 Say = Callable[[str], None]
 
+PLACES = {"interpreter": "TensorFlow Lite Micro", "host": "this machine"}
 OPTIMISE = {"size": "-Os", "speed": "-O3"}
 NOISE_ROWS = 128
 """Rows of all clients together on which each layer's noise is measured."""
+
+TUNING_ROUNDS = 5
+TUNING_REVEALS = (
+    "what training reveals, a client's change of the weights, and its least and greatest value of "
+    "each layer's output"
+)
+
+INTERPRETED = {
+    "int16": "C is generated for int8 alone: TensorFlow Lite Micro runs this file; flash is its "
+    "file without the interpreter, RAM the activations alive at once",
+    "float": "C is generated for int8 alone: TensorFlow Lite Micro runs this file, slowly without "
+    "a floating-point unit; flash is its file without the interpreter, RAM the activations alive "
+    "at once",
+    "dynamic": "weights are int8 and activations float, which no microcontroller's interpreter "
+    "runs: LiteRT on a telephone or a gateway does; for a microcontroller take --method int8",
+}
+"""What to know of a file that only an interpreter runs."""
 
 EVERY_RANGE = (
     "the least and greatest value of every activation over all rows, to whoever holds the file; "
@@ -65,11 +89,9 @@ def convert(source: Source, options: Options, say: Say) -> Converted:
     floats = float_model(source.keras, source.code)
     if options.method in ("float", "dynamic"):
         return Converted(floats, quantize(floats, None, options.method), None)
+    if options.tunes:
+        return _tuned(floats, source, options, say)
     ranges, calibration = learned_ranges(floats, source, options, say)
-    if options.method == "qat":
-        from fedsys.edge.tuning import tune
-
-        return Converted(floats, tune(source, floats, ranges, options, say), calibration)
     say(f"quantising to {options.method}")
     return Converted(floats, quantize(floats, ranges, options.method), calibration)
 
@@ -104,6 +126,41 @@ def learned_ranges(
     return ranges, Calibration("envelope", 0, len(rows), None, EVERY_RANGE, False)
 
 
+def _tuned(floats: bytes, source: Source, options: Options, say: Say) -> Converted:
+    """The model fine-tuned to int8 by a run's clients."""
+    from fedsys.edge.qat import fine_tune_rows
+
+    federation = source.federation
+    assert source.keras is not None and federation is not None, "find() asks for a run"
+    train = federation.task.train
+    rounds = TUNING_ROUNDS if options.rounds is None else options.rounds
+    say(f"fine-tuning in {rounds} rounds of {federation.cohort} clients")
+    tuned = fine_tune_rows(
+        source.keras,
+        train.inputs,
+        train.labels,
+        federation.partition,
+        objective=federation.objective.name,
+        qat=options.method == "qat",
+        prune=options.prune,
+        cluster=options.cluster,
+        rounds=rounds,
+        cohort=federation.cohort,
+        seed=federation.seed,
+        progress=say,
+    )
+    calibration = Calibration(
+        "envelope",
+        federation.cohort,
+        len(train),
+        int(tuned.report["payload"]),
+        TUNING_REVEALS,
+        True,
+        note=f"ranges were measured before, between and after {rounds} rounds of fine-tuning",
+    )
+    return Converted(floats, tuned.tflite, calibration)
+
+
 def chosen(federation: Federation, count: int) -> list[int]:
     """The clients that are asked: as many, drawn from the run's seed, or all."""
     clients = len(federation.partition)
@@ -136,21 +193,36 @@ def versions() -> dict[str, str]:
 def make(source: Source, options: Options, folder: Path, say: Say) -> Figures:
     """Makes the project in the folder and says what is known of it."""
     made = convert(source, options, say)
+    if options.method in ("int8", "qat"):
+        return _project(made, source, options, folder, say)
+    return _file_alone(made, source, options, folder, say)
+
+
+def _project(made: Converted, source: Source, options: Options, folder: Path, say: Say) -> Figures:
+    """An int8 model: a project in C with all figures."""
     model = read(made.data)
     program = lower(model)
     generated = generate(program, options.name)
     chip, notes = target(options.target), []
+    score: Score | None = None
+    noise: dict[int, float] = {}
+    if made.floats is not None:
+        score, noise = _quality(program, made.floats, source, options, say)
+    say("writing the project")
+    # Rows of a federation's clients stay with them: its golden vectors are drawn.
+    rows = None if source.samples is None else source.samples.inputs
+    _write(folder, made, program, generated, golden(program, rows), source, options)
+    need = read_manifest(folder)["interpreter_arena"]
+    optimise = OPTIMISE[options.optimise]
     sizes = None
     if missing("arm-none-eabi-gcc"):
         notes.append(f"sizes of code were not measured: {install('arm-none-eabi-gcc')}")
     else:
         say(f"compiling for {chip.name}")
-        entry = f"{options.name}_run"
-        sizes = measure(generated.sources, chip, OPTIMISE[options.optimise], entry=entry)
-    score: Score | None = None
-    noise: dict[int, float] = {}
-    if made.floats is not None:
-        score, noise = _quality(program, made.floats, source, options, say)
+        sizes = measure(generated.sources, chip, optimise, entry=f"{options.name}_run")
+    trials = _verified(folder, chip.name, say) if options.verify else ()
+    ran = next((trial for trial in trials if trial.place == f"{chip.name} {optimise}"), None)
+    stack = ran.stack if ran and ran.stack is not None else sizes.stack if sizes else None
     return Figures(
         name=options.name,
         source=source.place,
@@ -159,12 +231,96 @@ def make(source: Source, options: Options, folder: Path, say: Say) -> Figures:
         file=len(made.data),
         layers=layers(model, noise),
         flash=flash(program, sizes),
-        ram=ram(program, generated.arena, sizes.stack if sizes else None, sizes),
+        ram=ram(program, generated.arena, stack, sizes),
         places=places(program, generated.arena),
+        instructions=ran.instructions if ran else None,
         score=score,
         calibration=made.calibration,
+        checks=checks(trials),
         notes=tuple(notes),
+        facts={
+            "Compiled with": f"arm-none-eabi-gcc {optimise}" if sizes else "nothing",
+            "Arena of TensorFlow Lite Micro": f"{bytes_said(need['bytes'])}"
+            f" + {bytes_said(need['margin'])} margin",
+            **versions(),
+        },
+    )
+
+
+def _write(
+    folder: Path,
+    made: Converted,
+    program: Program,
+    generated: Generated,
+    vectors: Golden,
+    source: Source,
+    options: Options,
+) -> None:
+    details = Details(
+        source=source.place,
+        method=options.method,
+        target=options.target,
+        labels=source.labels,
+        prepared=source.prepared,
+        calibration=asdict(made.calibration) if made.calibration else {},
+    )
+    write_project(folder, made.data, program, generated, vectors, details)
+
+
+def _verified(folder: Path, core: str, say: Say) -> tuple[Trial, ...]:
+    """The trials of a project. Raises ExportError where one failed."""
+    found = verify(folder, [core], say)
+    if found.failed:
+        said = "; ".join(f"{trial.place}: {trial.note}" for trial in found.failed)
+        raise ExportError(f"the generated C does not compute what the reference does: {said}")
+    return found.trials
+
+
+def checks(trials: Sequence[Trial]) -> tuple[Check, ...]:
+    """Trials of code as a report says them: a note where something is to be explained."""
+    return tuple(
+        Check(
+            PLACES.get(trial.place, trial.place),
+            trial.status,
+            "" if trial.status == "passed" and trial.values is not None else trial.note,
+            trial.values,
+            None if trial.values is None else len(trial.mismatches),
+            trial.instructions,
+        )
+        for trial in trials
+        if trial.place not in ("files", "golden")
+    )
+
+
+def _file_alone(
+    made: Converted, source: Source, options: Options, folder: Path, say: Say
+) -> Figures:
+    """A model that only an interpreter runs: its file and what can be counted in it."""
+    model = read(made.data)
+    with storing(folder):
+        (folder / f"{options.name}.tflite").write_bytes(made.data)
+    score = None
+    if source.samples is not None and len(model.inputs) == len(model.outputs) == 1:
+        assert made.floats is not None
+        say(f"evaluating on {len(source.samples.inputs)} rows, float against {options.method}")
+        answer = runtime_answer(made.data, model)
+        score = sample_score(answer, model, made.floats, source.samples)
+    found = layers(model)
+    weights = sum(layer.weights for layer in found)
+    return Figures(
+        name=options.name,
+        source=source.place,
+        target="an interpreter",
+        method=options.method,
+        file=len(made.data),
+        layers=found,
+        flash=Flash(weights, len(made.data) - weights),
+        ram=Ram(peak(model), 0),
+        score=score,
+        calibration=made.calibration,
+        notes=(INTERPRETED[options.method],),
         facts=versions(),
+        standalone=False,
     )
 
 
@@ -185,5 +341,5 @@ def _quality(
     if source.samples is None:
         return None, {}
     say(f"evaluating on {len(source.samples.inputs)} rows, float against {options.method}")
-    score = sample_score(program, floats, source.samples)
+    score = sample_score(chip_answer(program), program.model, floats, source.samples)
     return score, decibels(program, [measured(floats, program, source.samples.inputs[:NOISE_ROWS])])

@@ -6,16 +6,20 @@ are scored here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from fedsys.edge.evaluate import compare_clients, integer_outputs
+from fedsys.edge.evaluate import compare_clients, integer_outputs, real, stored
+from fedsys.edge.model import Model
 from fedsys.edge.program import Program
 from fedsys.edge.ranges import outputs as float_outputs
 from fedsys.edge.report.figures import Score
 from fedsys.edge.sources import Federation, Samples
 from fedsys.errors import DataError
+
+Answer = Callable[[np.ndarray], np.ndarray]
+"""[n, ...] rows -> [n, ...] float32 outputs."""
 
 
 def federated_score(
@@ -30,6 +34,7 @@ def federated_score(
     said = found.summary()
     metric = "accuracy" if "float_accuracy" in said else "loss"
     own = "training" if held is federation.task.train else "test"
+    worst = said.get("drop_worst")
     return Score(
         metric,
         said[f"float_{metric}"],
@@ -38,17 +43,43 @@ def federated_score(
         sum(each.rows for each in found.scores),
         len(found.clients),
         f"by each client on its own {own} rows",
+        None if worst is None else 100 * worst,
     )
 
 
-def sample_score(program: Program, floats: bytes, samples: Samples) -> Score:
+def chip_answer(program: Program) -> Answer:
+    """Answers with the bits of the chip."""
+    return lambda rows: integer_outputs(program, rows)
+
+
+def runtime_answer(data: bytes, model: Model) -> Answer:
+    """Answers of a .tflite file of one input and one output, by LiteRT on this machine."""
+    entry, end = model.tensors[model.inputs[0]], model.tensors[model.outputs[0]]
+
+    def answer(rows: np.ndarray) -> np.ndarray:
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(model_content=data, num_threads=1)
+        interpreter.allocate_tensors()
+        (given,), (last,) = interpreter.get_input_details(), interpreter.get_output_details()
+        said = []
+        for row in stored(rows, entry):
+            interpreter.set_tensor(given["index"], row[None])
+            interpreter.invoke()
+            said.append(interpreter.get_tensor(last["index"])[0])
+        return real(np.array(said), end)
+
+    return answer
+
+
+def sample_score(answer: Answer, model: Model, floats: bytes, samples: Samples) -> Score:
     """On sample rows: the accuracy where they bear labels, and in how many both decide alike."""
-    floating = float_outputs(floats, samples.inputs)
-    integer = integer_outputs(program, samples.inputs)
-    decided = _classes(program, floating), _classes(program, integer)
+    sigmoid = model.operators[-1].code == "LOGISTIC"
+    both = [_flat(float_outputs(floats, samples.inputs)), _flat(answer(samples.inputs))]
+    decided = [_classes(each, sigmoid) for each in both]
     accuracy: list[float | None] = [None, None]
     if samples.labels is not None:
-        classes = max(2, floating.reshape(len(floating), -1).shape[1])
+        classes = max(2, both[0].shape[1])
         if samples.labels.max() >= classes:
             raise DataError(
                 f"`labels` go up to {samples.labels.max()} but the model has {classes} classes: "
@@ -60,11 +91,13 @@ def sample_score(program: Program, floats: bytes, samples: Samples) -> Score:
     return Score("accuracy", accuracy[0], accuracy[1], alike, len(samples.inputs), 0, where)
 
 
-def _classes(program: Program, outputs: np.ndarray) -> np.ndarray:
-    """[rows] the class of each: the largest output, or the side of the threshold of one."""
-    flat = outputs.reshape(len(outputs), -1)
-    if flat.shape[1] > 1:
-        return flat.argmax(axis=1)
-    # One output is a probability where the model ends in a sigmoid, else a logit.
-    sigmoid = program.model.operators[-1].code == "LOGISTIC"
-    return (flat[:, 0] > (0.5 if sigmoid else 0.0)).astype(np.int64)
+def _flat(outputs: np.ndarray) -> np.ndarray:
+    return outputs.reshape(len(outputs), -1)
+
+
+def _classes(outputs: np.ndarray, sigmoid: bool) -> np.ndarray:
+    """[rows] the class of each: the largest output, or the side of the threshold of one, which is
+    a probability after a sigmoid and a logit else."""
+    if outputs.shape[1] > 1:
+        return outputs.argmax(axis=1)
+    return (outputs[:, 0] > (0.5 if sigmoid else 0.0)).astype(np.int64)

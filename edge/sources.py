@@ -33,8 +33,8 @@ class Federation:
     """Who holds which rows of a run's task, and how its model is judged.
 
     partition: of the rows that clients trained on. held, held_by: the rows on which clients
-    evaluate, and who holds them. seed: of draws. rounds: of training. quorum: part of a cohort
-    that must answer.
+    evaluate, and who holds them. cohort: clients of a round. seed: of draws. rounds: of training.
+    quorum: part of a cohort that must answer.
     """
 
     task: Task
@@ -42,6 +42,7 @@ class Federation:
     held: Examples
     held_by: Partition
     objective: Objective
+    cohort: int
     seed: int
     rounds: int
     quorum: float
@@ -65,14 +66,22 @@ class Source:
     prepared: dict[str, Any] = field(default_factory=dict)
 
 
-def find(source: str | Path, runs: Path | str, calibration: Path | None, method: str) -> Source:
+def find(
+    source: str | Path, runs: Path | str, calibration: Path | None, method: str, tunes: bool
+) -> Source:
     """The source that a user named: a .keras or .tflite file, or a run's folder or name.
 
-    runs: the folder of runs. calibration: an .npz of sample rows. Raises UsageError where the
+    runs: the folder of runs. calibration: an .npz of sample rows. tunes: whether clients are to
+    fine-tune the model. Raises UsageError where the
     options do not fit the source, DataError and StorageError where something is not there.
     """
     path = Path(source)
     samples = read_samples(calibration) if calibration is not None else None
+    if tunes and path.suffix in (".keras", ".tflite"):
+        raise UsageError(
+            f"{path}: --method qat, --prune and --cluster fine-tune in a federation: export the "
+            "run that made the model"
+        )
     if path.suffix == ".tflite":
         return Source(str(path), tflite=_content(path), samples=samples)
     if path.suffix in (".keras", ".h5"):
@@ -84,8 +93,6 @@ def find(source: str | Path, runs: Path | str, calibration: Path | None, method:
                 f"{path}: --method {method} needs rows to learn ranges from: pass --calibration "
                 "samples.npz (an array `inputs`), or export the run that made the model"
             )
-        if method == "qat":
-            raise UsageError(f"{path}: --method qat fine-tunes in a federation: export a run")
         return Source(str(path), keras=path, samples=samples)
     return _of_run(str(source), runs, samples)
 
@@ -187,7 +194,7 @@ def _federation(run: Run) -> Federation:
     from fedsys.objectives import objective
     from fedsys.partition import Partition
     from fedsys.partitions import Natural
-    from fedsys.setting import draw_partition
+    from fedsys.setting import DEFAULT_COHORT, draw_partition
 
     experiment = run.experiment
     task = experiment.task.load()
@@ -206,7 +213,8 @@ def _federation(run: Run) -> Federation:
     ):  # fmt: skip
         held, held_by = own, Partition.of(own.owners, len(partition))
     return Federation(
-        task, partition, held, held_by, objective(task.objective), experiment.seed,
+        task, partition, held, held_by, objective(task.objective),
+        experiment.cohort or min(DEFAULT_COHORT, len(partition)), experiment.seed,
         experiment.rounds, experiment.quorum,
     )  # fmt: skip
 

@@ -23,7 +23,7 @@ def arena_picture(places: Sequence[Place], size: int) -> Figure:
     size: bytes of the whole arena, the top of the picture.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
     figure = Figure(figsize=SIZE, layout="constrained", facecolor="white")
     axes = figure.add_subplot()
@@ -33,7 +33,7 @@ def arena_picture(places: Sequence[Place], size: int) -> Figure:
     axes.set_xlim(-0.5, last + 0.5)
     axes.set_ylim(0, size * 1.02)
     axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 4, 8, 10]))
+    axes.yaxis.set_major_locator(MultipleLocator(_step(size)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: bytes_said(round(value))))
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -54,9 +54,15 @@ def _draw(axes: Axes, place: Place, colour: str, steps: int, size: int) -> None:
     letters = int(room / LETTER) - 1
     if place.size / size * (SIZE[1] - 0.9) < 0.17 or letters < 4:
         return  # a label would not fit into it
-    name = place.name if len(place.name) <= letters else f"{place.name[: letters - 1]}…"
+    name = place.name if len(place.name) <= letters else place.name.split("/")[0]
+    name = name if len(name) <= letters else f"{name[: letters - 1]}…"
     label = axes.text(
         place.first - 0.5 + width / 2, place.offset + place.size / 2, name,
         ha="center", va="center", fontsize=8, color="white",
     )  # fmt: skip
     label.set_parse_math(False)
+
+
+def _step(size: int) -> int:
+    """Bytes between two marks of the axis: a power of two, for four to eight of them."""
+    return max(1, 1 << max(0, (size // 4).bit_length() - 1))

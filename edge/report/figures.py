@@ -86,7 +86,8 @@ class Score:
 
     floating, exported: the metric of each (accuracy as a part of one), None where rows bear no
     labels. agreement: the part of rows for which
-    both decide alike; None where the model decides nothing. where: whose rows.
+    both decide alike; None where the model decides nothing. where: whose rows. worst: points of
+    accuracy that the client lost that lost most.
     """
 
     metric: str
@@ -96,6 +97,7 @@ class Score:
     rows: int
     clients: int
     where: str
+    worst: float | None = None
 
     @property
     def drop(self) -> float | None:
@@ -145,7 +147,7 @@ class Figures:
 
     source: what was exported. target: the core it was compiled for. file: bytes of the .tflite.
     places: the arena's map. budget: (what, wanted, got) of each budget; broken: those that failed,
-    each a line with a remedy.
+    each a line with a remedy. standalone: whether it needs no interpreter.
     """
 
     name: str
@@ -165,6 +167,7 @@ class Figures:
     budgets: tuple[tuple[str, str, str], ...] = ()
     notes: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+    standalone: bool = True
 
     @property
     def macs(self) -> int:
@@ -178,7 +181,9 @@ class Figures:
 
     @property
     def boards(self) -> tuple[Fit, ...]:
-        """How it lies on the boards that we know."""
+        """How it lies on the boards that we know; none where an interpreter comes on top."""
+        if not self.standalone:
+            return ()
         return fits(self.flash.total, self.ram.total)
 
     @property

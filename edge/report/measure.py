@@ -7,17 +7,13 @@ up counts as none, as is usual.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from fedsys.edge.inspection import macs
 from fedsys.edge.model import Model, Operator, Tensor
 from fedsys.edge.report.figures import Layer
-
-_SHAPERS = {"RESHAPE", "PAD", "PADV2", "MEAN", "SUM", "TRANSPOSE", "STRIDED_SLICE", "SLICE",
-            "SPLIT", "SPLIT_V", "RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR", "SQUEEZE", "GATHER",
-            "EXPAND_DIMS", "REDUCE_MAX", "BROADCAST_TO", "TILE", "ARG_MAX", "FILL"}  # fmt: skip
-"""Operators whose constants say shapes and axes, not what was learned."""
 
 
 def layers(
@@ -37,7 +33,6 @@ def layers(
     for operator in model.operators:
         constants = [each for each in _constants(model, operator) if each.index not in seen]
         seen.update(each.index for each in constants)
-        shaper = operator.code in _SHAPERS
         outputs = [model.tensors[number] for number in operator.outputs if number >= 0]
         found.append(
             Layer(
@@ -45,8 +40,8 @@ def layers(
                 operator=operator.code,
                 name=short_name(outputs[0].name) if outputs else "",
                 shape=_without_batch(outputs[0].shape) if outputs else (),
-                macs=macs(model, operator),
-                parameters=0 if shaper else sum(each.size for each in constants),
+                macs=macs(operator, model.tensors),
+                parameters=sum(each.size for each in constants if _learned(each)),
                 weights=sum(each.bytes for each in constants),
                 activation=sum(each.bytes for each in outputs),
                 sqnr=next((noise[each.index] for each in outputs if each.index in noise), None),
@@ -56,63 +51,14 @@ def layers(
     return tuple(found)
 
 
-def macs(model: Model, operator: Operator) -> int:
-    """Multiply-accumulates of one operator of one inference."""
-    count = _COUNTS.get(operator.code)
-    if count is None or not operator.outputs:
-        return 0
-    inputs = [model.tensors[number] for number in operator.inputs if number >= 0]
-    return count(inputs, model.tensors[operator.outputs[0]])
-
-
-def _convolution(inputs: Sequence[Tensor], output: Tensor) -> int:
-    kernel = inputs[1].shape  # [out, rows, columns, in / groups]
-    return output.size * int(np.prod(kernel[1:], dtype=np.int64))
-
-
-def _depthwise(inputs: Sequence[Tensor], output: Tensor) -> int:
-    return output.size * int(np.prod(inputs[1].shape[1:3], dtype=np.int64))  # [1, rows, columns, .]
-
-
-def _transposed(inputs: Sequence[Tensor], output: Tensor) -> int:
-    kernel = inputs[1]  # [out, rows, columns, in]; each input position meets all of it
-    positions = int(np.prod(inputs[2].shape[1:3], dtype=np.int64)) if len(inputs) > 2 else 0
-    return positions * kernel.size
-
-
-def _dense(inputs: Sequence[Tensor], output: Tensor) -> int:
-    return output.size * inputs[1].shape[-1]
-
-
-def _matrices(inputs: Sequence[Tensor], output: Tensor) -> int:
-    return output.size * inputs[0].shape[-1]
-
-
-def _product(inputs: Sequence[Tensor], output: Tensor) -> int:
-    return output.size
-
-
-def _recurrent(inputs: Sequence[Tensor], output: Tensor) -> int:
-    """Every weight matrix once a step; the steps are the rows of the input, [batch, steps, in]."""
-    matrices = sum(each.size for each in inputs if each.constant and len(each.shape) == 2)
-    steps = inputs[0].shape[1] if len(inputs[0].shape) == 3 else 1
-    return matrices * steps
-
-
-_COUNTS: dict[str, Callable[[Sequence[Tensor], Tensor], int]] = {
-    "CONV_2D": _convolution,
-    "DEPTHWISE_CONV_2D": _depthwise,
-    "TRANSPOSE_CONV": _transposed,
-    "FULLY_CONNECTED": _dense,
-    "BATCH_MATMUL": _matrices,
-    "MUL": _product,
-    "UNIDIRECTIONAL_SEQUENCE_LSTM": _recurrent,
-}
-
-
 def _constants(model: Model, operator: Operator) -> list[Tensor]:
     tensors = [model.tensors[number] for number in dict.fromkeys(operator.inputs) if number >= 0]
     return [tensor for tensor in tensors if tensor.constant]
+
+
+def _learned(constant: Tensor) -> bool:
+    """Whether a constant is a weight or a bias, not an axis or a shape."""
+    return constant.dtype.kind == "f" or constant.quantization is not None
 
 
 def _without_batch(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -61,7 +61,9 @@ def _story(figures: Figures) -> dict[str, Any]:
         },
         "layer_count": many(len(figures.layers), "layer"),
         "score": score_pairs(figures.score) if figures.score else None,
-        "calibration": calibration_pairs(figures.calibration) if figures.calibration else None,
+        "calibration": (
+            calibration_pairs(figures.calibration)[:-1] if figures.calibration else None
+        ),
         "boards": [_board(fit) for fit in figures.boards],
         "good_sqnr": GOOD_SQNR,
     }

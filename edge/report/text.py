@@ -74,6 +74,8 @@ def score_pairs(score: Score) -> list[tuple[str, str]]:
         ]
         if score.metric == "accuracy":
             said.append(("Lost" if drop >= 0 else "Won", points(abs(drop))))
+    if score.worst is not None:
+        said.append(("Lost at the worst client", points(score.worst)))
     if score.agreement is not None:
         said.append(("Both decide alike", f"{100 * score.agreement:.2f}% of rows"))
     whose = f" of {many(score.clients, 'client')}" if score.clients else ""
@@ -109,6 +111,17 @@ def render_text(figures: Figures, width: int = WIDTH) -> str:
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 
+def show(figures: Figures) -> None:
+    """Prints the report: in colours on a terminal, as plain text into a file."""
+    from rich.console import Console
+
+    screen = Console(markup=False, emoji=False, highlight=False)
+    if screen.is_terminal:
+        screen.print(report_text(figures))
+    else:
+        print(render_text(figures), end="")
+
+
 def report_text(figures: Figures) -> Group:
     """The report for a terminal."""
     from rich.console import Group
@@ -124,7 +137,8 @@ def report_text(figures: Figures) -> Group:
     ]
     if figures.checks:
         parts += [Text(), _check_table(figures.checks)]
-    parts += [Text(), _board_table(figures)]
+    if figures.boards:
+        parts += [Text(), _board_table(figures)]
     parts += [Text(f"note: {note}", "yellow") for note in figures.notes]
     parts += [Text(f"over budget: {line}", "red") for line in figures.broken]
     return Group(*parts)

@@ -38,9 +38,9 @@ def _samples(**arrays: Any) -> Path:
         (["model.keras"], 2, ["--method int8 needs rows", "--calibration samples.npz"]),
         (["model.keras", "--target", "cortex-m44"], 2, ["cortex-m44", "did you mean 'cortex-m4'"]),
         (["model.keras", "--method", "int4"], 2, ["method 'int4' is unknown", "int8"]),
-        (["model.keras", "--method", "qat", "--calibration", "no.npz"], 3, ["there is no such"]),
-        (["model.keras", "--prune", "0.5"], 2, ["--prune is for --method qat"]),
-        (["model.keras", "--cluster", "16"], 2, ["--cluster is for --method qat"]),
+        (["model.keras", "--calibration", "no.npz"], 3, ["there is no such"]),
+        (["model.keras", "--prune", "0.5"], 2, ["fine-tune in a federation: export the run"]),
+        (["model.keras", "--method", "int16", "--cluster", "16"], 2, ["--cluster is for --method"]),
         (["model.keras", "--prune", "1"], 2, ["--prune"]),
         (["model.keras", "--calibration-rule", "mean"], 2, ["rule 'mean'", "envelope"]),
         (["model.keras", "--calibration-rule", "trimmed:-1"], 2, ["most must be at least 0"]),
@@ -107,7 +107,7 @@ def test_a_folder_with_other_things_is_left_alone(cli: Cli, keras_file: Path) ->
     Path("build").mkdir()
     Path("build/mine.txt").write_text("mine")
     outcome = cli("export", keras_file, "--calibration", _samples(inputs=ROWS))
-    outcome.refused(9, "build: holds something else than an export")
+    outcome.refused(9, "build: holds mine.txt, which no export wrote")
     assert [path.name for path in Path("build").iterdir()] == ["mine.txt"]
 
 
@@ -127,7 +127,8 @@ def test_what_is_no_keras_file_leaves_nothing_behind(cli: Cli, keras_file: Path)
 
 def test_a_failed_export_leaves_the_last_one_in_place(cli: Cli, keras_file: Path) -> None:
     Path("build").mkdir()
-    Path("build/report.json").write_text("{}")
+    for name in ("report.txt", "report.json", "report.html"):
+        Path("build", name).write_text("{}")
     keras_file.write_bytes(b"PK junk")
     cli("export", keras_file, "--calibration", _samples(inputs=ROWS), "--quiet").refused(3)
     assert Path("build/report.json").read_text() == "{}"

@@ -22,10 +22,10 @@ FIGURES = Figures("m", "m.tflite", "cortex-m4", "int8", 9, (LAYER,), Flash(120, 
 
 @pytest.fixture
 def made(monkeypatch: Any, tmp_path: Path) -> Path:
-    """Exports write one file, `model.c`, and say FIGURES; tools and models are left out."""
+    """Exports write one file, `model.tflite`, and say FIGURES; tools and models are left out."""
 
     def make(source: Source, options: Options, folder: Path, say: Any) -> Figures:
-        (folder / "model.c").write_text(options.name)
+        (folder / "model.tflite").write_text(options.name)
         return FIGURES
 
     monkeypatch.setattr(making, "make", make)
@@ -37,17 +37,17 @@ def test_an_export_is_a_folder_with_three_reports(made: Path) -> None:
     exported = export("m.tflite", made)
     assert exported.folder == made
     assert {path.name for path in made.iterdir()} == {
-        "model.c", "report.txt", "report.json", "report.html"}  # fmt: skip
+        "model.tflite", "report.txt", "report.json", "report.html"}  # fmt: skip
     assert json.loads((made / "report.json").read_text())["flash"]["total"] == 178
     assert [path.name for path in made.parent.iterdir()] == ["build"]
 
 
 def test_an_export_takes_the_place_of_the_last_one(made: Path) -> None:
     export("m.tflite", made)
-    (made / "old.txt").write_text("old")
+    (made / "old.tflite").write_text("old")
     export("m.tflite", made, Options(name="other"))
-    assert (made / "model.c").read_text() == "other"
-    assert not (made / "old.txt").exists()
+    assert (made / "model.tflite").read_text() == "other"
+    assert not (made / "old.tflite").exists()
     assert [path.name for path in made.parent.iterdir()] == ["build"]
 
 
@@ -56,7 +56,7 @@ def test_a_failure_leaves_what_was_there(made: Path, monkeypatch: Any) -> None:
     before = {path.name: path.read_bytes() for path in made.iterdir()}
 
     def fail(source: Source, options: Options, folder: Path, say: Any) -> Figures:
-        (folder / "model.c").write_text("half")
+        (folder / "model.tflite").write_text("half")
         raise ExportError("no")
 
     monkeypatch.setattr(making, "make", fail)
@@ -64,6 +64,15 @@ def test_a_failure_leaves_what_was_there(made: Path, monkeypatch: Any) -> None:
         export("m.tflite", made)
     assert {path.name: path.read_bytes() for path in made.iterdir()} == before
     assert [path.name for path in made.parent.iterdir()] == ["build"]
+
+
+def test_what_no_export_wrote_is_not_thrown_away(made: Path) -> None:
+    export("m.tflite", made)
+    (made / "src").mkdir()
+    (made / "src" / "mine.c").write_text("mine")
+    with pytest.raises(StorageError, match="holds src/mine.c, which no export wrote"):
+        export("m.tflite", made)
+    assert (made / "src" / "mine.c").read_text() == "mine"
 
 
 def test_a_folder_that_cannot_be_made_is_told(made: Path) -> None:
@@ -75,7 +84,7 @@ def test_a_folder_that_cannot_be_made_is_told(made: Path) -> None:
 def test_a_broken_budget_keeps_the_project_and_says_so_in_it(made: Path) -> None:
     budget = Budget(flash=100)
     exported = export("m.tflite", made, Options(budget=budget))
-    assert (made / "model.c").exists()
+    assert (made / "model.tflite").exists()
     assert "over budget: 178 B of flash, 78 B over" in (made / "report.txt").read_text()
     with pytest.raises(BudgetError, match="78 B over the 100 B allowed"):
         budget.check(exported.figures, "report.txt")

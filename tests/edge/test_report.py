@@ -30,6 +30,7 @@ from fedsys.edge.report.text import render_text
 from fedsys.edge.report.wording import bytes_said, count_said, decibels
 from fedsys.errors import BudgetError, UsageError
 from fedsys.report.wording import NOTHING
+
 from .build import Op, Value, build, constant
 
 LAYERS = (
