@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from fedsys.edge.lowering import convolutions, elementwise, movement, pooling, softmax
@@ -33,7 +34,6 @@ INSTEAD: Mapping[str, str] = {
     "GELU": "use ReLU or hard swish instead of GELU",
     "EXP": "use ReLU, sigmoid or tanh",
     "TILE": "use UpSampling2D with interpolation='nearest', or Conv2DTranspose",
-    "RESIZE_BILINEAR": "use interpolation='nearest', or Conv2DTranspose",
     "SELECT_V2": "feed vectors to the model instead of an Embedding",
     "SELECT": "feed vectors to the model instead of an Embedding",
     "SHAPE": "the batch is open: convert with a static batch of one",
@@ -44,10 +44,15 @@ INSTEAD: Mapping[str, str] = {
 }
 
 
+# Numbers of a tensor: far beyond any microcontroller, and counted within int32 in C.
+LARGEST = 2**28
+
+
 def lower(model: Model) -> Program:
     """The program of a model. ExportError names the operator, its layer and what to use instead.
 
-    Checked here: tensors exist, each is written once and before it is read, operators are known.
+    Checked here: tensors exist and are no larger than `LARGEST`, each is written once and before
+    it is read, operators are known.
     The rest is checked by the operator's lowering (lowering/shared.py says what).
     """
     if not model.operators:
@@ -76,6 +81,9 @@ def lower(model: Model) -> Program:
 def _require(model: Model, number: int, what: str) -> None:
     if not 0 <= number < len(model.tensors):
         raise ExportError(f"{what} is tensor {number}, which does not exist")
+    tensor = model.tensors[number]
+    if math.prod(tensor.shape) > LARGEST:
+        raise ExportError(f"{what}, {tensor.name!r}, has shape {list(tensor.shape)}: too large")
 
 
 def _require_flow(model: Model, operator: Operator, ready: set[int]) -> None:
@@ -91,6 +99,9 @@ def _require_flow(model: Model, operator: Operator, ready: set[int]) -> None:
             raise refusal(model, operator, f"writes tensor {number}, which does not exist")
         if number in ready or number in operator.outputs[:place]:
             raise refusal(model, operator, f"writes {model.tensors[number].name!r} a second time")
+        if math.prod(model.tensors[number].shape) > LARGEST:
+            shape = list(model.tensors[number].shape)
+            raise refusal(model, operator, f"its output of shape {shape} is too large")
 
 
 def _unknown(model: Model, operator: Operator) -> ExportError:

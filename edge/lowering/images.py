@@ -9,6 +9,8 @@ from fedsys.edge.model import Model, Operator, Tensor
 
 # Strides, dilations and windows beyond it are a mistake; products of two keep within int32.
 LARGEST = 2**15 - 1
+# Rows, columns and channels of an image: with what a window adds, within int32.
+LONGEST = 2**24
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ def window(
     Refuses other images, settings that are no sizes, and an output of nothing.
     """
     shape = image.shape
-    if len(shape) != 4 or shape[0] != 1 or min(shape) < 1 or max(shape) > LARGEST:
+    if len(shape) != 4 or shape[0] != 1 or min(shape) < 1 or max(shape) > LONGEST:
         raise refusal(
             model,
             operator,

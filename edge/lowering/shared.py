@@ -184,7 +184,8 @@ def limits(model: Model, operator: Operator, output: Affine) -> tuple[int, int]:
 
 def stored(real: float, output: Affine) -> int:
     """The stored value of a real one, not limited to int8, by the reference's float32 division."""
-    ratio = float(np.float32(real) / np.float32(output.scale))
+    with np.errstate(over="ignore"):
+        ratio = float(np.float32(real) / np.float32(output.scale))
     # Halves away from zero, as C's round; clipped to int32 as the cast would need.
     rounded = math.copysign(math.floor(abs(ratio) + 0.5), ratio) if math.isfinite(ratio) else ratio
     return output.zero_point + int(min(max(rounded, INT32.min), INT32.max))
@@ -193,12 +194,13 @@ def stored(real: float, output: Affine) -> int:
 def fixed(model: Model, operator: Operator, factor: float, largest: int) -> tuple[int, int]:
     """A real factor as (multiplier, shift), for sums of at most `largest` in size.
 
-    Refuses a factor that is not finite, and one above 1 that shifts the largest sum out of int32.
+    Refuses a factor that is not finite, and one above 1 that shifts the largest sum out of int32,
+    with room for the zero point that is added.
     """
     if not math.isfinite(factor) or factor < 0:
         raise refusal(model, operator, f"its scales give a factor of {factor:g}")
     multiplier, shift = quantized_multiplier(factor)
-    if shift > 30 or (multiplier and largest << max(shift, 0) > INT32.max):
+    if shift > 30 or (multiplier and largest << max(shift, 0) > INT32.max - 2**8):
         raise refusal(
             model,
             operator,

@@ -63,6 +63,15 @@ def test_inputs_and_outputs_of_the_model_must_make_sense():
         lower(replace(model, operators=()))
 
 
+def test_tensors_beyond_any_microcontroller_are_refused():
+    model = chain()
+    for number, words in [(0, "input of the model, 'layer0'"), (1, "RELU of layer 'layer1'")]:
+        tensors = list(model.tensors)
+        tensors[number] = replace(tensors[number], shape=(1, 2**20, 2**20, 2**24))
+        with pytest.raises(ExportError, match=f"{words}.*too large"):
+            lower(replace(model, tensors=tuple(tensors)))
+
+
 def test_an_operator_that_is_not_computed_is_named_with_its_layer_and_what_is():
     file = one_operator(
         "FLOOR", [Value((1, 4), "float32")], Value((1, 4), "float32", name="model/lambda")
