@@ -266,6 +266,19 @@ class Resize(Node):
     columns: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class Interpolate(Node):
+    """RESIZE_BILINEAR: four pixels of the input, weighted, for each of the output's.
+
+    rows, columns: [out, 3] int16: the first and the second of the input's that count, and the
+    weight of the second in 1024ths; the first has the rest of 1024. Halves are rounded away from
+    zero. At the borders, where both are the same, a weight may lie outside of 0 to 1024.
+    """
+
+    rows: np.ndarray
+    columns: np.ndarray
+
+
 @dataclass(frozen=True)
 class Part:
     """Elements to copy: place `from_start + sum(i * from_strides)` of `tensor` goes to place

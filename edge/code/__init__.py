@@ -19,6 +19,7 @@ from fedsys.edge.code import (
     depthwise,
     elementwise,
     floats,
+    interpolation,
     movement,
     pooling,
     softmax,
@@ -33,6 +34,7 @@ from fedsys.edge.program import (
     DepthwiseConvolution,
     Dequantize,
     FullyConnected,
+    Interpolate,
     Lookup,
     Mean,
     Multiply,
@@ -62,6 +64,7 @@ CALLS: Mapping[type[Node], Callable[[Unit, Any], str]] = {
     Quantize: floats.quantize,
     Dequantize: floats.dequantize,
     Resize: movement.resize,
+    Interpolate: interpolation.interpolate,
     Copy: movement.copy,
 }
 
@@ -121,6 +124,14 @@ SOURCE = """
 #define ALIGNED(bytes) __attribute__((aligned(bytes)))
 #else
 #define ALIGNED(bytes)
+#endif
+/* One copy for all nodes: made for one node, inner loops would get slower, not faster. */
+#if defined(__clang__)
+#define SHARED __attribute__((noinline))
+#elif defined(__GNUC__)
+#define SHARED __attribute__((noinline, noclone))
+#else
+#define SHARED
 #endif
 
 /* C leaves open what a shift to the right does to the sign; a negative size stops a compiler that

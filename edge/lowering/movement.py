@@ -1,6 +1,6 @@
-"""What moves bytes and computes nothing: joining, padding, turning and enlarging.
+"""What moves bytes and computes nothing: reshaping, joining, padding and turning.
 
-Cutting out is in `slices.py`.
+Cutting out is in `slices.py`, resizing in `resizing.py`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from fedsys.edge.lowering.checks import (
     result,
 )
 from fedsys.edge.lowering.copies import copy, part
+from fedsys.edge.lowering.resizing import LOWERINGS as RESIZING
 from fedsys.edge.lowering.shared import (
     Lowering,
     absent,
@@ -32,11 +33,8 @@ from fedsys.edge.lowering.shared import (
 )
 from fedsys.edge.lowering.slices import LOWERINGS as SLICES
 from fedsys.edge.model import Model, Operator, Tensor
-from fedsys.edge.program import Copy, Node, Resize
+from fedsys.edge.program import Copy, Node
 from fedsys.edge.walks import contiguous
-
-# More rows or columns than any microcontroller's memory holds of an image.
-LONGEST = 2**16
 
 
 def _reshape(model: Model, operator: Operator) -> Sequence[Node]:
@@ -278,42 +276,9 @@ def _rearranged(
     return [copy(model, operator, output, [part(source, walk, steps, contiguous(walk))])]
 
 
-def _resize_nearest(model: Model, operator: Operator) -> Sequence[Node]:
-    require_arity(model, operator, 2)
-    source = computed(model, operator, 0)
-    size = integers(model, operator, 1, "size")
-    if len(source.shape) != 4 or source.shape[0] != 1 or len(size) != 2:
-        raise refusal(
-            model, operator, f"resizes shape {list(source.shape)} to {size}, not one image"
-        )
-    if not (min(size) > 0 and max(size) <= LONGEST and min(source.shape) > 0):
-        raise refusal(model, operator, f"resizes shape {list(source.shape)} to {size}")
-    output = result(model, operator, (1, *size, source.shape[3]))
-    require_same_quantization(model, operator, [source, output])
-    corners = bool(operator.options.get("align_corners", False))
-    centres = bool(operator.options.get("half_pixel_centers", False))
-    rows, columns = (
-        _nearest(old, new, corners, centres)
-        for old, new in zip(source.shape[1:3], size, strict=True)
-    )
-    return [Resize(operator, (source.index,), output.index, rows=rows, columns=columns)]
-
-
-def _nearest(old: int, new: int, corners: bool, centres: bool) -> np.ndarray:
-    """[new] int32: which of `old` pixels each of `new` shows, in float32 as the reference."""
-    one, half = np.float32(1), np.float32(0.5)
-    if corners and new > 1:
-        scale = np.float32(old - 1) / np.float32(new - 1)
-    else:
-        scale = np.float32(old) / np.float32(new)
-    offset = half if centres else one - one
-    place = ((np.arange(new).astype(np.float32) + offset) * scale).astype(np.float64)
-    chosen = np.floor(place + 0.5) if corners else np.floor(place)
-    return np.clip(chosen, 0, old - 1).astype(np.int32)
-
-
 LOWERINGS: Mapping[str, Lowering] = {
     **SLICES,
+    **RESIZING,
     "RESHAPE": _reshape,
     "SQUEEZE": _squeeze,
     "EXPAND_DIMS": _expand_dims,
@@ -325,5 +290,4 @@ LOWERINGS: Mapping[str, Lowering] = {
     "TRANSPOSE": _transpose,
     "SPACE_TO_DEPTH": _space_to_depth,
     "DEPTH_TO_SPACE": _depth_to_space,
-    "RESIZE_NEAREST_NEIGHBOR": _resize_nearest,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedsys.edge.code import generate
 from fedsys.edge.executor import run
 from fedsys.edge.lower import lower
 from fedsys.edge.lowering.copies import merged
@@ -18,8 +20,10 @@ from fedsys.edge.reader import read
 from fedsys.edge.walks import contiguous, merge, places, within
 from fedsys.errors import ExportError
 
+from . import c
 from .agreement import assert_agrees, program, stored, zero_points
 from .build import Op, Value, build, constant, one_operator
+from .c import needs_gcc
 
 quick = settings(deadline=None, max_examples=60)
 
@@ -458,6 +462,50 @@ def test_nearest_neighbours_agree(
     assert_agrees(data, values)
 
 
+@settings(deadline=None, max_examples=150)
+@given(
+    st.tuples(*[st.integers(1, 12)] * 2),
+    st.tuples(*[st.integers(1, 30)] * 2),
+    st.sampled_from([(False, False), (True, False), (False, True)]),
+    seeds,
+)
+def test_interpolated_images_agree(
+    before: tuple[int, int], after: tuple[int, int], kind: tuple[bool, bool], seed: int
+) -> None:
+    values = stored(seed, [1, *before, 2])
+    data = one_operator(
+        "RESIZE_BILINEAR",
+        [int8(values.shape), integers(*after)],
+        int8([1, *after, 2]),
+        {"align_corners": kind[0], "half_pixel_centers": kind[1]},
+        version=2,
+    )
+    assert_agrees(data, values)
+
+
+def test_a_doubled_image_lies_between_its_pixels() -> None:
+    values = np.array([-100, 100], np.int8).reshape(1, 1, 2, 1)
+    lowered = program(
+        "RESIZE_BILINEAR",
+        [int8([1, 1, 2, 1]), integers(1, 4)],
+        int8([1, 1, 4, 1]),
+        {"half_pixel_centers": True},
+    )
+    assert run(lowered, values).ravel().tolist() == [-100, -50, 50, 100]
+
+
+@needs_gcc
+@pytest.mark.parametrize("kind", [{}, {"align_corners": True}, {"half_pixel_centers": True}])
+def test_interpolated_images_are_the_same_in_c(kind: dict[str, bool], tmp_path: Path) -> None:
+    values = stored(5, [3, 5, 4, 3])
+    lowered = program(
+        "RESIZE_BILINEAR", [int8([1, 5, 4, 3]), integers(11, 3)], int8([1, 11, 3, 3]), kind
+    )
+    executable = c.build(lowered, generate(lowered), tmp_path, c.SANITIZERS)
+    _, (found,) = c.run(lowered, executable, [values[:, np.newaxis]])
+    np.testing.assert_array_equal(found[:, 0], run(lowered, values))
+
+
 def test_doubling_an_image_repeats_its_pixels() -> None:
     values = stored(1, [1, 2, 3, 2])
     expected = values.repeat(2, 1).repeat(2, 2)
@@ -576,6 +624,21 @@ ONE = {"num_splits": 1}
         ("RESIZE_NEAREST_NEIGHBOR", [IMAGE, integers(HUGE, HUGE)], IMAGE, {}, "resizes shape"),
         ("RESIZE_NEAREST_NEIGHBOR", [FLAT, integers(2, 2)], FLAT, {}, "not one image"),
         ("RESIZE_NEAREST_NEIGHBOR", [IMAGE, integers(8, 8)], IMAGE, {}, "has shape"),
+        ("RESIZE_BILINEAR", [IMAGE, integers(8, 8)], IMAGE, {}, "has shape"),
+        (
+            "RESIZE_BILINEAR",
+            [int8([1, 100, 1, 1]), integers(999, 1)],
+            int8([1, 999, 1, 1]),
+            {},
+            "leave the image for 100 to 999",
+        ),
+        (
+            "RESIZE_BILINEAR",
+            [IMAGE, integers(4, 4)],
+            IMAGE,
+            {"align_corners": True, "half_pixel_centers": True},
+            "both corners and centres",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(
