@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from fedsys.errors import ExportError
 
@@ -266,14 +266,14 @@ def _separable(layer: Any, config: Any, name: str, done: _Progress) -> tuple[lis
 
 def _activation(layer: Any, activation: Any, kind: str) -> tuple[str, str]:
     """(the activation inside the layer, that of a layer after it or "")."""
-    known = BESIDE if kind == "Activation" else INSIDE
-    if activation in known:
+    remedy = "use relu, relu6 or a LeakyReLU layer"
+    if not isinstance(activation, str):
+        _refuse(layer, "has an activation of one's own", remedy)
+    if activation in (BESIDE if kind == "Activation" else INSIDE):
         return activation, ""
     if kind != "Activation" and activation in ("relu6", "leaky_relu"):
         return "linear", activation
-    shown = activation if isinstance(activation, str) else "of one's own"
-    _refuse(layer, f"has the activation {shown}", "use relu, relu6 or a LeakyReLU layer")
-    raise AssertionError
+    _refuse(layer, f"has the activation {activation!r}", remedy)
 
 
 def _copy(source: Any, target: Any, done: _Progress) -> None:
@@ -298,5 +298,5 @@ def _unique(name: str, done: _Progress) -> str:
     return free
 
 
-def _refuse(layer: Any, what: str, remedy: str) -> None:
+def _refuse(layer: Any, what: str, remedy: str) -> NoReturn:
     raise ExportError(f"layer {layer.name!r} {what}: {remedy}, {POST_TRAINING}")
