@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedsys.edge import worker
 from fedsys.edge.flatbuffer import operator_name, packed, text, unpacked
+from fedsys.edge.naming import MARK, rename
 from fedsys.errors import DataError, ExportError
 
 if TYPE_CHECKING:
@@ -81,9 +82,6 @@ _REMEDIES: Mapping[str, str] = {
 }
 """Operators that a conversion may leave, and what to use."""
 
-_END = ".."
-"""Put behind a layer's name while TensorFlow sees it, which then appends what it likes."""
-
 
 def float_model(keras_file: Path | str, code: Sequence[Path] = ()) -> bytes:
     """A Keras 3 model as a float .tflite: batch of one, operators of a microcontroller alone.
@@ -140,7 +138,7 @@ def convert(model: keras.Model, place: str = "model") -> bytes:
         raise ExportError(f"{place}: {_reason(error)}") from error
     finally:
         _unmark(model)
-    _rename(made, *names)
+    rename(made, *names)
     _operators_fit(made, place)
     return packed(made)
 
@@ -186,29 +184,29 @@ def _loaded(path: Path) -> keras.Model:
     try:
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises whatever it likes
-        said = _said(error)
-        if "ambda" in said:
+        said = str(error)
+        missing = re.search(r"Could not locate class '(\w+)'", said)
+        if missing:
+            raise ExportError(
+                f"{path}: needs the class {missing[1]}, which is not in the file: decorate it with "
+                "@keras.saving.register_keras_serializable() and name the Python file that "
+                "defines it"
+            ) from error
+        if "Lambda" in said or "lambda" in said:
             raise ExportError(
                 f"{path}: has a Lambda layer, whose code is not in the file: make it a layer class "
                 "with @keras.saving.register_keras_serializable()"
             ) from error
-        if isinstance(error, TypeError | ImportError) and "locate" in said:
-            name = re.search(r"class '?(\w+)'?|'(\w+)'", said)
-            which = next(filter(None, name.groups()), "?") if name else "?"
-            raise ExportError(
-                f"{path}: needs the class {which}, which is not in the file: decorate it with "
-                "@keras.saving.register_keras_serializable() and name the Python file that "
-                "defines it"
-            ) from error
-        raise DataError(f"{path}: Keras cannot load it: {said}") from error
+        raise DataError(f"{path}: Keras cannot load it: {_said(error)}") from error
 
 
 def _inputs(model: keras.Model, place: str) -> Any:
     """The signature of a batch of one, in the form in which the model takes its inputs."""
     import tensorflow as tf
 
-    if model.inputs:
-        found = [(tensor.name, tuple(tensor.shape), tensor.dtype) for tensor in model.inputs]
+    given = _tensors(model, "inputs")
+    if given:
+        found = [(tensor.name, tuple(tensor.shape), tensor.dtype) for tensor in given]
     else:  # a subclass of Model: what it was called with
         shape = (model.get_build_config() or {}).get("input_shape")
         if not shape or not all(size is None or isinstance(size, int) for size in shape):
@@ -230,10 +228,11 @@ def _inputs(model: keras.Model, place: str) -> Any:
                 "prepare the data outside"
             )
     specs = [tf.TensorSpec((1, *shape[1:]), dtype) for _, shape, dtype in found]
-    if model.inputs and isinstance(model.input, dict):
-        named = {id(tensor): spec for tensor, spec in zip(model.inputs, specs, strict=True)}
-        return [{key: named[id(tensor)] for key, tensor in model.input.items()}]
-    return specs
+    structure = getattr(model, "_inputs_struct", None)  # of a functional model: as it was built
+    if isinstance(structure, dict):
+        named = {id(tensor): spec for tensor, spec in zip(given, specs, strict=True)}
+        return [{key: named[id(tensor)] for key, tensor in structure.items()}]
+    return [specs] if len(specs) > 1 else specs
 
 
 def _all_layers(model: keras.Model) -> Iterable[keras.Layer]:
@@ -305,50 +304,25 @@ def _said(error: Exception) -> str:
 
 def _names(model: keras.Model) -> tuple[list[str], list[str]]:
     """What inputs and outputs are to be called: the inputs' names, the layers of the outputs."""
-    inputs = [tensor.name for tensor in model.inputs or ()] or ["input"]
-    try:
-        outputs = [tensor._keras_history.operation.name for tensor in model.outputs]
-    except (AttributeError, TypeError):
-        outputs = ["output"]
-    return inputs, outputs
+    inputs = [tensor.name for tensor in _tensors(model, "inputs")] or ["input"]
+    outputs = [tensor._keras_history.operation.name for tensor in _tensors(model, "outputs")]
+    return inputs, outputs or ["output"]
+
+
+def _tensors(model: keras.Model, end: str) -> list[Any]:
+    """The symbolic inputs or outputs of a model; none where it is a subclass with code of its
+    own."""
+    return list(getattr(model, end, None) or ())
 
 
 def _mark(model: keras.Model) -> None:
     for layer in [model, *_all_layers(model)]:
-        layer.name += _END
+        layer.name += MARK
 
 
 def _unmark(model: keras.Model) -> None:
     for layer in [model, *_all_layers(model)]:
-        layer.name = layer.name.removesuffix(_END)
-
-
-def _rename(made: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    """Names every tensor after its layer, each differently."""
-    graph = made.subgraphs[0]
-    wanted: dict[int, str] = {}
-    for numbers, names in ((graph.inputs, inputs), (graph.outputs, outputs)):
-        if len(numbers) == len(names):
-            wanted |= dict(zip((int(number) for number in numbers), names, strict=True))
-    taken: set[str] = set()
-    computed = [int(number) for operator in graph.operators for number in operator.outputs]
-    for number in dict.fromkeys([*wanted, *computed, *range(len(graph.tensors))]):
-        tensor = graph.tensors[number]
-        name = wanted.get(number) or _layer_name(text(tensor.name))
-        free, count = name, 1
-        while free in taken:
-            free, count = f"{name}_{count}", count + 1
-        taken.add(free)
-        tensor.name = free.encode()
-
-
-def _layer_name(name: str) -> str:
-    """`net.._1/conv.._1/Relu;net.._1/conv.._1/convolution1` as `conv/Relu`."""
-    first = name.split(";")[0]
-    if _END not in first:
-        return first or "tensor"
-    parts = re.sub(rf"{re.escape(_END)}(_\d+)?", "", first).split("/")
-    return "/".join(parts[1:]) or parts[0]
+        layer.name = layer.name.removesuffix(MARK)
 
 
 # --- what may be left ----------------------------------------------------------------------------

@@ -8,6 +8,7 @@ then is refused by name.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,8 +72,12 @@ def quantize_here(
         "dynamic": recipe.dynamic_wi8_afp32,
     }
     statistics = None if method == "dynamic" else _statistics(float_model, ranges)
-    working = quantizer.Quantizer(float_model, recipes[method]())
-    result = working.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it keeps every tensor, which it does by itself
+        working = quantizer.Quantizer(float_model, recipes[method]())
+        result = working.quantize(
+            statistics, enable_progress_bar=False, enable_progress_report=False
+        )
     return finished(bytes(result.quantized_model), ranges, method)
 
 

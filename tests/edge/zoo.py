@@ -369,7 +369,7 @@ def _key() -> str:
     """Changes with whatever the files are made of."""
     digest = hashlib.sha256()
     edge = ROOT / "edge"
-    names = ("convert", "quantize", "ranges", "flatbuffer")
+    names = ("convert", "naming", "quantize", "ranges", "flatbuffer")
     for file in (Path(__file__), *(edge / f"{name}.py" for name in names)):
         digest.update(file.read_bytes())
     for package in ("keras", "tensorflow", "ai-edge-quantizer", "ai-edge-litert"):
