@@ -8,6 +8,7 @@ its bytes, little-endian, as all targets have them.
 from __future__ import annotations
 
 import io
+import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -161,7 +162,7 @@ def unpacked(data: bytes, place: str = "golden.npz") -> tuple[Vector, ...]:
                     zip(file["names"], file["kinds"], file["seeds"], strict=True)
                 )
             )
-    except (OSError, ValueError, KeyError, IndexError, EOFError) as error:
+    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
         raise StorageError(f"{place}: holds no golden vectors: export anew ({error})") from error
 
 
@@ -176,7 +177,8 @@ def quantized(values: np.ndarray, quantization: Quantization, dtype: np.dtype) -
 
     Divides in float32, as the generated `quantize_input` does. NaN becomes the lowest.
     """
-    ratio = values.astype(np.float32) / np.float32(quantization.scale[0])
+    with np.errstate(over="ignore"):  # what becomes infinite is limited below
+        ratio = values.astype(np.float32) / np.float32(quantization.scale[0])
     exact = ratio.astype(np.float64)
     rounded = np.copysign(np.floor(np.abs(exact) + 0.5), exact) + int(quantization.zero_point[0])
     limits = np.iinfo(dtype)

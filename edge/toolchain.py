@@ -317,10 +317,9 @@ def _run(*command: str, folder: Path, what: str) -> None:
     """Runs a compiler; its first complaint becomes an ExportError."""
     done = _ended(command, folder, 300.0, command[0])
     if done.returncode:
-        lines = [
-            line for line in done.stdout.splitlines() if "error" in line or "undefined" in line
-        ]
-        complaint = (lines or done.stdout.splitlines() or ["no reason given"])[0]
+        lines = done.stdout.splitlines()
+        errors = [line for line in lines if re.search("error|undefined|overflowed|no room", line)]
+        complaint = (errors or lines or ["no reason given"])[0]
         raise ExportError(f"{command[0]} refuses the C for {what}: {complaint}")
 
 
