@@ -76,6 +76,8 @@ def unquantized(random: np.random.Generator, tensor: Tensor) -> Tensor:
 
 def reconnected(random: np.random.Generator, operator: Operator) -> Operator:
     inputs = list(operator.inputs)
+    if not inputs:
+        return operator
     if random.integers(3):
         inputs[random.integers(len(inputs))] = int(random.integers(-1, 14))
     else:
