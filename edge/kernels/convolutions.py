@@ -22,9 +22,9 @@ from fedsys.edge.program import (
 )
 
 # Numbers of a matrix of patches made at once.
-PATCHES = 2**19
+PATCHES = 2**18
 # Sums that are scaled at once.
-PIECE = 2**14
+PIECE = 2**15
 
 
 def convolution(
