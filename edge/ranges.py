@@ -6,8 +6,10 @@ activation. That is all it sends. It needs NumPy and the LiteRT runtime, no Tens
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -104,13 +106,26 @@ def _interpreter(float_model: bytes, keep: bool = True) -> Any:
     """The runtime with a model. keep: whether every tensor can be looked at after a run."""
     from ai_edge_litert.interpreter import Interpreter
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")  # that keeping every tensor costs memory: it is meant
         interpreter = Interpreter(
             model_content=float_model, num_threads=1, experimental_preserve_all_tensors=keep
         )
-    interpreter.allocate_tensors()
+        interpreter.allocate_tensors()
     return interpreter
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the runtime, which is C++, from telling standard error which kernels it has chosen."""
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
 
 
 def _checked(inputs: list[dict[str, Any]], rows: Rows) -> dict[int, np.ndarray]:
