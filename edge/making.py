@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,6 +35,7 @@ from fedsys.edge.toolchain import install, missing
 from fedsys.edge.toolchain import sizes as measure
 from fedsys.edge.verify import Trial, verify
 from fedsys.errors import DataError, ExportError
+from fedsys.report.wording import many
 from fedsys.rounds import draw_cohort
 from fedsys.storage import storing
 
@@ -73,11 +75,14 @@ EVERY_RANGE = (
 @dataclass(frozen=True, eq=False)
 class Converted:
     """A model as .tflite. floats: as it was trained, None where only integers were given.
-    data: as it goes onto the chip. calibration: where its ranges come from."""
+    data: as it goes onto the chip. calibration: where its ranges come from. tuned: the float
+    model that `data` is the image of, where that is not `floats`."""
 
     floats: bytes | None
     data: bytes
     calibration: Calibration | None
+    tuned: bytes | None = None
+    notes: tuple[str, ...] = ()
 
 
 def convert(source: Source, options: Options, say: Say) -> Converted:
@@ -103,7 +108,7 @@ def learned_ranges(
     federation = source.federation
     if federation is not None:
         cohort = chosen(federation, options.calibration_clients or CLIENTS)
-        say(f"calibrating on {len(cohort)} clients, rule {options.calibration_rule}")
+        say(f"calibrating on {many(len(cohort), 'client')}, rule {options.calibration_rule}")
         found = federated_calibration(
             floats,
             lambda client: rows_of(federation, client, options.calibration_rows),
@@ -118,7 +123,7 @@ def learned_ranges(
         )  # fmt: skip
     assert source.samples is not None
     rows = source.samples.inputs
-    say(f"calibrating on {len(rows)} rows")
+    say(f"calibrating on {many(len(rows), 'row')}")
     try:
         ranges = calibrate(floats, rows)
     except DataError as error:
@@ -134,7 +139,7 @@ def _tuned(floats: bytes, source: Source, options: Options, say: Say) -> Convert
     assert source.keras is not None and federation is not None, "find() asks for a run"
     train = federation.task.train
     rounds = TUNING_ROUNDS if options.rounds is None else options.rounds
-    say(f"fine-tuning in {rounds} rounds of {federation.cohort} clients")
+    say(f"fine-tuning in {many(rounds, 'round')} of {many(federation.cohort, 'client')}")
     tuned = fine_tune_rows(
         source.keras,
         train.inputs,
@@ -151,14 +156,36 @@ def _tuned(floats: bytes, source: Source, options: Options, say: Say) -> Convert
     )
     calibration = Calibration(
         "envelope",
-        federation.cohort,
+        len(federation.partition),
         len(train),
         int(tuned.report["payload"]),
         TUNING_REVEALS,
         True,
-        note=f"ranges were measured before, between and after {rounds} rounds of fine-tuning",
+        note="ranges were measured before, between and after the rounds of fine-tuning",
     )
-    return Converted(floats, tuned.tflite, calibration)
+    with TemporaryDirectory(prefix="fedsys-") as place:
+        keras_file = Path(place) / "tuned.keras"
+        keras_file.write_bytes(tuned.keras)
+        image = float_model(keras_file, source.code)
+    notes = (_kernels(tuned.report["kernels"]),) if options.prune or options.cluster else ()
+    return Converted(floats, tuned.tflite, calibration, image, notes)
+
+
+def _kernels(kernels: Mapping[str, Mapping[str, Any]]) -> str:
+    """What pruning and clustering left of the kernels, in a sentence.
+
+    kernels: layer -> `weights`, how many; `zeros`, the part that is zero; `clusters` or None.
+    """
+    weights = sum(each["weights"] for each in kernels.values())
+    zeros = sum(each["zeros"] * each["weights"] for each in kernels.values())
+    said = [f"{zeros / max(1, weights):.0%} of the kernels' weights are zero"]
+    clusters = [each["clusters"] for each in kernels.values() if each["clusters"]]
+    if clusters:
+        said.append(f"a channel has at most {max(clusters)} different ones")
+    return (
+        f"{' and '.join(said)}: the file compresses better on its way to a device; flash and RAM "
+        "of the generated C stay the same"
+    )
 
 
 def chosen(federation: Federation, count: int) -> list[int]:
@@ -203,11 +230,11 @@ def _project(made: Converted, source: Source, options: Options, folder: Path, sa
     model = read(made.data)
     program = lower(model)
     generated = generate(program, options.name)
-    chip, notes = target(options.target), []
+    chip, notes = target(options.target), list(made.notes)
     score: Score | None = None
     noise: dict[int, float] = {}
     if made.floats is not None:
-        score, noise = _quality(program, made.floats, source, options, say)
+        score, noise = _quality(program, made, source, options, say)
     say("writing the project")
     # Rows of a federation's clients stay with them: its golden vectors are drawn.
     rows = None if source.samples is None else source.samples.inputs
@@ -302,7 +329,8 @@ def _file_alone(
     score = None
     if source.samples is not None and len(model.inputs) == len(model.outputs) == 1:
         assert made.floats is not None
-        say(f"evaluating on {len(source.samples.inputs)} rows, float against {options.method}")
+        rows = many(len(source.samples.inputs), "row")
+        say(f"evaluating on {rows}, float against {options.method}")
         answer = runtime_answer(made.data, model)
         score = sample_score(answer, model, made.floats, source.samples)
     found = layers(model)
@@ -325,21 +353,24 @@ def _file_alone(
 
 
 def _quality(
-    program: Program, floats: bytes, source: Source, options: Options, say: Say
+    program: Program, made: Converted, source: Source, options: Options, say: Say
 ) -> tuple[Score | None, dict[int, float]]:
     """The score and the noise of each layer, where there are rows."""
+    assert made.floats is not None
     if len(program.model.inputs) != 1 or len(program.model.outputs) != 1:
         return None, {}
-    federation = source.federation
+    federation, samples = source.federation, source.samples
     if federation is not None:
         cohort = chosen(federation, options.calibration_clients or CLIENTS)
-        say(f"evaluating on {len(cohort)} clients, float against {options.method}")
-        score = federated_score(program, floats, federation, cohort, options.evaluation_rows)
+        say(f"evaluating on {many(len(cohort), 'client')}, float against {options.method}")
+        score = federated_score(program, made.floats, federation, cohort, options.evaluation_rows)
         share = max(1, NOISE_ROWS // len(cohort))
-        rows = [rows_of(federation, client, share) for client in cohort]
-        return score, decibels(program, [measured(floats, program, some) for some in rows])
-    if source.samples is None:
+        parts = [rows_of(federation, client, share) for client in cohort]
+    elif samples is not None:
+        say(f"evaluating on {many(len(samples.inputs), 'row')}, float against {options.method}")
+        score = sample_score(chip_answer(program), program.model, made.floats, samples)
+        parts = [samples.inputs[:NOISE_ROWS]]
+    else:
         return None, {}
-    say(f"evaluating on {len(source.samples.inputs)} rows, float against {options.method}")
-    score = sample_score(chip_answer(program), program.model, floats, source.samples)
-    return score, decibels(program, [measured(floats, program, source.samples.inputs[:NOISE_ROWS])])
+    image = made.tuned or made.floats
+    return score, decibels(image, program, [measured(image, program, rows) for rows in parts])

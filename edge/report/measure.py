@@ -80,6 +80,10 @@ def short_name(name: str) -> str:
         parts[0].startswith(("functional", "sequential", "model", "Stateful", "serving_default"))
     ):
         parts = parts[1:]
+    for place, part in enumerate(parts):
+        if part.startswith("quant_"):  # a layer wrapped for quantisation-aware training
+            parts = [part.removeprefix("quant_"), *parts[place + 1 :]]
+            break
     return "/".join(parts[:-1] if len(parts) > 2 and parts[-1] == parts[-2] else parts) or name
 
 

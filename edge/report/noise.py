@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fedsys.edge.program import Program
-from fedsys.edge.report.measure import Powers, added, powers, ratio
+from fedsys.edge.report.measure import Powers, added, powers, ratio, short_name
 
 BLOCK = 16
 """Rows whose activations are held at once."""
@@ -29,23 +29,39 @@ def measured(float_model: bytes, program: Program, rows: np.ndarray) -> Powers:
     model = program.model
     (number,) = model.inputs
     entry = model.tensors[number]
+    known = counterparts(float_model, program)
     parts = []
     for low in range(0, len(rows), BLOCK):
         block = rows[low : low + BLOCK]
         exported = trace(program, [stored(block, entry)])
         values = {
-            model.tensors[n].name: real(array, model.tensors[n]) for n, array in exported.items()
+            known[n]: real(array, model.tensors[n]) for n, array in exported.items() if n in known
         }
         for row, floats in enumerate(traced(float_model, block)):
             parts.append(powers(floats, {name: array[row] for name, array in values.items()}))
     return added(parts)
 
 
-def decibels(program: Program, clients: Sequence[Powers]) -> dict[int, float]:
+def counterparts(float_model: bytes, program: Program) -> dict[int, str]:
+    """Number of a tensor -> the name of the float model's tensor that it is the image of.
+
+    Names of layers are the same but for what a training wrapped around them.
+    """
+    from fedsys.edge.ranges import activations
+
+    names = activations(float_model)
+    found = {}
+    for tensor in program.model.tensors:
+        short = short_name(tensor.name)
+        for name in (tensor.name, short, short.split("/")[0]):
+            if name in names and not tensor.constant:
+                found[tensor.index] = name
+                break
+    return found
+
+
+def decibels(float_model: bytes, program: Program, clients: Sequence[Powers]) -> dict[int, float]:
     """Number of a tensor -> its signal-to-noise in dB, over what all clients sent."""
     total: Mapping[str, tuple[float, float]] = added(clients)
-    return {
-        tensor.index: ratio(*total[tensor.name])
-        for tensor in program.model.tensors
-        if tensor.name in total
-    }
+    known = counterparts(float_model, program)
+    return {number: ratio(*total[name]) for number, name in known.items() if name in total}

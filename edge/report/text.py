@@ -46,12 +46,23 @@ def headline(figures: Figures) -> list[dict[str, str]]:
                 _tile("Agreement", f"{100 * score.agreement:.2f}%", "decide as the float model")
             )
     if figures.instructions is not None:
-        tiles.append(_tile("Instructions", count_said(figures.instructions), "an inference"))
+        note = "an inference" + _faster(figures)
+        tiles.append(_tile("Instructions", count_said(figures.instructions), note))
     tiles.append(_tile("Work", count_said(figures.macs), "multiply-accumulates"))
     tiles.append(
         _tile("Parameters", f"{figures.parameters:,}", f"file of {bytes_said(figures.file)}")
     )
     return tiles
+
+
+def _faster(figures: Figures) -> str:
+    """`; 2.23 M at -O3`, where the same core needs less with other options of the compiler."""
+    for check in figures.checks:
+        core, _, option = check.place.partition(" ")
+        needed = check.instructions or 0
+        if core == figures.target and 0 < needed < (figures.instructions or 0):
+            return f"; {count_said(needed)} at {option}"
+    return ""
 
 
 def lost_said(drop: float) -> str:

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fedsys.edge import export as exporting
 from fedsys.edge import making
 from fedsys.edge.budget import Budget
-from fedsys.edge.export import Options, export
+from fedsys.edge.export import REPORTS, Exported, Options, export
+from fedsys.edge.reader import read
 from fedsys.edge.report.figures import Figures, Flash, Layer, Ram
 from fedsys.edge.sources import Source
+from fedsys.edge.toolchain import missing
 from fedsys.errors import BudgetError, ExportError, StorageError
+from fedsys.experiment import Experiment
+from fedsys.runs import Run
+from fedsys.simulation import simulate
+
+from ..conftest import Cli
 
 LAYER = Layer(0, "FULLY_CONNECTED", "dense", (10,), 80, 90, 120, 10)
 FIGURES = Figures("m", "m.tflite", "cortex-m4", "int8", 9, (LAYER,), Flash(120, 8, 50), Ram(16, 9))
@@ -70,7 +81,7 @@ def test_what_no_export_wrote_is_not_thrown_away(made: Path) -> None:
     export("m.tflite", made)
     (made / "src").mkdir()
     (made / "src" / "mine.c").write_text("mine")
-    with pytest.raises(StorageError, match="holds src/mine.c, which no export wrote"):
+    with pytest.raises(StorageError, match=r"holds src/mine\.c, which no export wrote"):
         export("m.tflite", made)
     assert (made / "src" / "mine.c").read_text() == "mine"
 
@@ -88,3 +99,136 @@ def test_a_broken_budget_keeps_the_project_and_says_so_in_it(made: Path) -> None
     assert "over budget: 178 B of flash, 78 B over" in (made / "report.txt").read_text()
     with pytest.raises(BudgetError, match="78 B over the 100 B allowed"):
         budget.check(exported.figures, "report.txt")
+
+
+# --- the whole way -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A small federation on digits, with clients of few labels."""
+    from fedsys.partitions import Dirichlet
+
+    experiment = Experiment(clients=6, cohort=3, rounds=2, partition=Dirichlet(0.5))
+    return simulate(experiment, folder=tmp_path_factory.mktemp("runs") / "digits")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def converted_once() -> Iterator[None]:
+    """Keeps what the converter made of a file: it is slow and the same every time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(making, "float_model", cache(making.float_model))
+        yield
+
+
+@pytest.fixture(scope="module")
+def built(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """The run's project, in another folder than the runs', with budgets that it keeps."""
+    budget = Budget(flash=64 << 10, ram=32 << 10, drop=5.0)
+    out = tmp_path_factory.mktemp("made") / "build"
+    return export(run.folder, out, Options(budget=budget))
+
+
+def test_a_run_becomes_a_project_with_its_report(built: Exported) -> None:
+    there = {path.name for path in built.folder.iterdir()}
+    assert {"model.tflite", "project.json", "src", "CMakeLists.txt", *REPORTS} <= there
+    figures = built.figures
+    assert figures.flash.weights + figures.flash.tables > 4000 and figures.ram.arena > 0
+    assert (figures.macs, figures.parameters) == (4736, 4810)  # 64 x 64 + 64 x 10 and the biases
+    assert figures.broken == () and len(figures.budgets) == 3
+
+
+def test_clients_calibrate_and_score_what_the_chip_will_compute(built: Exported) -> None:
+    calibration, score = built.figures.calibration, built.figures.score
+    assert calibration is not None and score is not None
+    assert (calibration.clients, calibration.federated, calibration.rule) == (6, True, "envelope")
+    assert calibration.payload == 8 * 3  # two ends of the inputs and of two layers
+    assert score.metric == "accuracy" and score.clients == 6
+    assert score.floating is not None and score.floating > 0.5
+    assert score.drop is not None and abs(score.drop) < 5
+    assert score.agreement is not None and score.agreement > 0.95
+
+
+def test_no_row_of_a_client_lies_in_the_project(built: Exported) -> None:
+    with np.load(built.folder / "test" / "golden.npz") as found:
+        assert "row" not in found["kinds"].tolist()
+
+
+def test_each_layer_has_its_noise(built: Exported) -> None:
+    dense, logits = built.figures.layers
+    assert dense.sqnr is not None and logits.sqnr is not None
+    assert 25 < dense.sqnr < 60 and 20 < logits.sqnr < 60
+
+
+def test_what_ran_agrees_and_what_did_not_says_why(built: Exported) -> None:
+    for check in built.figures.checks:
+        if check.status == "skipped":
+            assert "install" in check.note
+        else:
+            assert (check.status, check.mismatches) == ("passed", 0)
+    if not missing("arm-none-eabi-gcc", "qemu-system-arm"):
+        assert built.figures.instructions is not None and built.figures.instructions > 4736
+
+
+def test_code_is_measured_where_there_is_a_cross_compiler(built: Exported) -> None:
+    flash = built.figures.flash
+    if missing("arm-none-eabi-gcc"):
+        assert flash.code is None
+        assert any("apt install" in note for note in built.figures.notes)
+    else:
+        assert flash.code is not None and 100 < flash.code < 4000
+
+
+def test_the_projects_file_becomes_the_same_c_again(built: Exported, cli: Cli) -> None:
+    outcome = cli("export", built.folder / "model.tflite", "--no-verify", "--quiet", "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.json["score"] is None and outcome.json["verified"] is None
+    assert outcome.json["flash"]["weights"] == built.figures.flash.weights
+    for name in ("model.c", "model.h"):
+        before = (built.folder / "src" / name).read_bytes()
+        assert (Path("build") / "src" / name).read_bytes() == before
+
+
+def test_a_broken_budget_ends_with_its_own_code_and_keeps_the_project(
+    built: Exported, cli: Cli
+) -> None:
+    file = built.folder / "model.tflite"
+    outcome = cli("export", file, "--no-verify", "--quiet", "--max-flash", "1k")
+    assert outcome.code == 11
+    assert outcome.err.startswith("fedsys: ") and "over the 1 kB allowed" in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert Path("build/src/model.c").exists()
+    assert "over budget" in Path("build/report.txt").read_text()
+
+
+def test_without_tools_the_export_works_and_says_what_to_install(
+    built: Exported, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(Path.cwd()))
+    outcome = cli("export", built.folder / "model.tflite", "--quiet")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "sizes of code were not measured: arm-none-eabi-gcc is not installed" in outcome.out
+    assert "skipped" in outcome.out and "apt install" in outcome.out
+    refused = cli("verify", "build", "--quiet")
+    assert refused.code == 10 and "the C was run nowhere" in refused.err
+
+
+def test_a_project_that_was_changed_is_not_verified(built: Exported, cli: Cli) -> None:
+    shutil.copytree(built.folder, "build")
+    source = Path("build/src/model.c")
+    source.write_text(source.read_text().replace("return", "return ", 1))
+    outcome = cli("verify", "build", "--json", "--quiet")
+    assert outcome.code == 10 and "build: is not what the reference computes" in outcome.err
+    assert outcome.json["passed"] is False
+
+
+@pytest.mark.parametrize("method", ["int16", "dynamic"])
+def test_other_methods_give_a_file_for_an_interpreter(run: Run, cli: Cli, method: str) -> None:
+    rows = run.experiment.task.load().test
+    np.savez("samples.npz", inputs=rows.inputs[:40], labels=rows.labels[:40])
+    arguments = ("--calibration", "samples.npz", "--method", method, "--quiet", "--json")
+    outcome = cli("export", run.folder / "model.keras", *arguments)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.json["boards"] == [] and outcome.json["score"]["agreement"] > 0.9
+    assert read(Path("build/model.tflite")).operators
+    assert not Path("build/src").exists()
