@@ -110,15 +110,19 @@ def working_bytes(program: Program, node: Node) -> int:
     if isinstance(node, Convolution) and not pointwise(program, node):
         return 2 * int(np.prod(node.kernel.shape[1:]))
     if isinstance(node, DepthwiseConvolution) and single_channel(program, node):
-        return 2 * int(np.prod(node.kernel.shape[:2]))
+        return 0 if _in_place(node.kernel.shape[:2], node) else 2 * node.kernel[..., 0].size
     return 0
 
 
 def pointwise(program: Program, node: Convolution) -> bool:
     """Whether each output pixel is a product of one input pixel: a matrix product, no patches."""
-    _, rows, columns, part = node.kernel.shape
-    whole = part == program.model.tensors[node.inputs[0]].shape[-1]
-    return whole and (rows, columns, *node.stride, *node.pad) == (1, 1, 1, 1, 0, 0)
+    whole = node.kernel.shape[3] == program.model.tensors[node.inputs[0]].shape[-1]
+    return whole and _in_place(node.kernel.shape[1:3], node)
+
+
+def _in_place(taps: tuple[int, ...], node: Convolution | DepthwiseConvolution) -> bool:
+    """Whether the kernel sees one pixel, and every pixel once."""
+    return (*taps, *node.stride, *node.pad) == (1, 1, 1, 1, 0, 0)
 
 
 def single_channel(program: Program, node: DepthwiseConvolution) -> bool:

@@ -13,7 +13,7 @@ from fedsys.edge.arena import pointwise
 from fedsys.edge.code import scaling
 from fedsys.edge.code.unit import Unit, Value
 from fedsys.edge.code.windows import define_windows, image, window
-from fedsys.edge.program import Convolution, DepthwiseConvolution, FullyConnected
+from fedsys.edge.program import Convolution, DepthwiseConvolution, FullyConnected, Node
 
 DENSE = """
 /* `outputs` sums of `depth` products for each row; output rows lie `pitch` apart.
@@ -131,17 +131,18 @@ static inline void dot_four(const int8_t *x, const int8_t *w, int32_t depth, int
     sums[3] = s3;
 }
 
-static void dense(const struct dense *d, const int8_t *x, int8_t *y, int32_t rows)
+static SHARED void dense(const struct dense *d, const int8_t *x, int8_t *y, int32_t rows)
 {
     const struct scaling *const s = &d->scaling;
     const int32_t depth = d->depth;
-    const int32_t last = d->outputs;
+    const int32_t twos = d->outputs & ~1;
+    const int32_t fours = d->outputs & ~3;
     const int32_t pitch = d->pitch;
     for (; rows >= 2; rows -= 2) {
         const int8_t *w = d->kernel;
         int8_t *to = y;
         int32_t o = 0;
-        for (; o + 2 <= last; o += 2) {
+        for (; o < twos; o += 2) {
             int32_t sums[4] = {s->bias[o], s->bias[o + 1], s->bias[o], s->bias[o + 1]};
             dot_two_by_two(x, w, depth, sums);
             const int8_t a = finished(s, sums[0], o);
@@ -155,7 +156,7 @@ static void dense(const struct dense *d, const int8_t *x, int8_t *y, int32_t row
             w += 2 * depth;
             to += 2;
         }
-        if (o < last) {
+        if (o < d->outputs) {
             to[0] = finished(s, dot(x, w, depth, s->bias[o]), o);
             to[pitch] = finished(s, dot(x + depth, w, depth, s->bias[o]), o);
         }
@@ -165,7 +166,7 @@ static void dense(const struct dense *d, const int8_t *x, int8_t *y, int32_t row
     if (rows) {
         const int8_t *w = d->kernel;
         int32_t o = 0;
-        for (; o + 4 <= last; o += 4) {
+        for (; o < fours; o += 4) {
             int32_t sums[4] = {s->bias[o], s->bias[o + 1], s->bias[o + 2], s->bias[o + 3]};
             dot_four(x, w, depth, sums);
             for (int32_t i = 0; i < 4; i++) {
@@ -173,14 +174,14 @@ static void dense(const struct dense *d, const int8_t *x, int8_t *y, int32_t row
             }
             w += 4 * depth;
         }
-        for (; o < last; o++) {
+        for (; o < d->outputs; o++) {
             *y++ = finished(s, dot(x, w, depth, s->bias[o]), o);
             w += depth;
         }
     }
 }
 #else
-static void dense(const struct dense *d, const int8_t *x, int8_t *y, int32_t rows)
+static SHARED void dense(const struct dense *d, const int8_t *x, int8_t *y, int32_t rows)
 {
     for (; rows > 0; rows--) {
         const int8_t *w = d->kernel;
@@ -312,8 +313,8 @@ def fully_connected(unit: Unit, node: FullyConnected) -> str:
     return _dense_call(unit, node, node.rows)
 
 
-def convolution(unit: Unit, node: Convolution, scratch: str = "") -> str:
-    """The call of a Convolution. scratch: its working room, where that of `node` will not do."""
+def convolution(unit: Unit, node: Convolution, owner: Node | None = None) -> str:
+    """The call of a Convolution. owner: the program's node that it was made of, if it was."""
     if pointwise(unit.program, node):
         rows, columns, _ = image(unit, node.output)
         return _dense_call(unit, node, rows * columns)
@@ -338,7 +339,7 @@ def convolution(unit: Unit, node: Convolution, scratch: str = "") -> str:
             node.dilation,
         ),
         "dense": _dense(unit, node, groups),
-        "patch": scratch or unit.scratch(node),
+        "patch": unit.scratch(owner or node),
         "part": part,
         "line": taps_across * part,
         "zero": -node.input_offset,

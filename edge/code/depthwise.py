@@ -154,7 +154,7 @@ static void transposed(const struct transposed *t, const int8_t *x, int8_t *y)
 def depthwise(unit: Unit, node: DepthwiseConvolution) -> str:
     """The call of a DepthwiseConvolution."""
     if single_channel(unit.program, node):
-        return convolution.convolution(unit, convolution.from_depthwise(node), unit.scratch(node))
+        return convolution.convolution(unit, convolution.from_depthwise(node), node)
     scaling.define_finished(unit)
     scaling.define_words(unit)
     define_windows(unit)

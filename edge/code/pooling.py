@@ -6,6 +6,7 @@ import textwrap
 from itertools import groupby
 
 from fedsys.edge.code import scaling
+from fedsys.edge.code.convolution import define_fill
 from fedsys.edge.code.unit import Unit, Value, loops, padded, place
 from fedsys.edge.code.windows import define_windows, image, window
 from fedsys.edge.program import Mean, Pool
@@ -42,16 +43,21 @@ MAXIMUM = """
 static void maximum(const struct window *w, const struct view *v, int8_t *y)
 {
     const struct pool *const p = (const struct pool *)w;
-    for (int32_t c = 0; c < w->out_pitch; c++) {
-        int32_t best = -128;
-        for (int32_t i = 0; i < v->down; i++) {
-            const int8_t *x = v->x + c + i * w->row_step;
-            for (int32_t j = 0; j < v->across; j++) {
-                best = *x > best ? *x : best;
-                x += w->column_step;
+    const int32_t channels = w->out_pitch;
+    const int32_t high = p->high;
+    const int8_t low = (int8_t)p->low;
+    fill(y, &low, 1, channels);
+    for (int32_t i = 0; i < v->down; i++) {
+        const int8_t *x = v->x + i * w->row_step;
+        for (int32_t j = v->across; j > 0; j--) {
+            for (int32_t c = 0; c < channels; c++) {
+                const int32_t value = x[c] < high ? x[c] : high;
+                if (value > y[c]) {
+                    y[c] = (int8_t)value;
+                }
             }
+            x += w->column_step;
         }
-        y[c] = limited(best, p->low, p->high);
     }
 }
 """
@@ -84,6 +90,8 @@ def pool(unit: Unit, node: Pool) -> str:
     define_windows(unit)
     unit.function("pool", POOL)
     name = "average" if node.mean else "maximum"
+    if not node.mean:
+        define_fill(unit)
     unit.function(name, AVERAGE if node.mean else MAXIMUM)
     seen, output = image(unit, node.inputs[0]), image(unit, node.output)
     fields: dict[str, Value] = {

@@ -136,43 +136,43 @@ static inline uint32_t word(const int8_t *x)
 static inline uint32_t even(uint32_t x)
 {
     uint32_t result;
-    __asm__("sxtb16 %0, %1" : "=r"(result) : "r"(x));
+    __asm__ volatile("sxtb16 %0, %1" : "=r"(result) : "r"(x));
     return result;
 }
 /* Bytes 1 and 3 as halves. */
 static inline uint32_t odd(uint32_t x)
 {
     uint32_t result;
-    __asm__("sxtb16 %0, %1, ror #8" : "=r"(result) : "r"(x));
+    __asm__ volatile("sxtb16 %0, %1, ror #8" : "=r"(result) : "r"(x));
     return result;
 }
 /* The same, plus a pair of halves. */
 static inline uint32_t even_plus(uint32_t pair, uint32_t x)
 {
     uint32_t result;
-    __asm__("sxtab16 %0, %1, %2" : "=r"(result) : "r"(pair), "r"(x));
+    __asm__ volatile("sxtab16 %0, %1, %2" : "=r"(result) : "r"(pair), "r"(x));
     return result;
 }
 static inline uint32_t odd_plus(uint32_t pair, uint32_t x)
 {
     uint32_t result;
-    __asm__("sxtab16 %0, %1, %2, ror #8" : "=r"(result) : "r"(pair), "r"(x));
+    __asm__ volatile("sxtab16 %0, %1, %2, ror #8" : "=r"(result) : "r"(pair), "r"(x));
     return result;
 }
 /* sum + both products of halves; the product of the low halves; of the high ones. */
 static inline int32_t add_both(int32_t sum, uint32_t a, uint32_t b)
 {
-    __asm__("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
+    __asm__ volatile("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
     return sum;
 }
 static inline int32_t add_low(int32_t sum, uint32_t a, uint32_t b)
 {
-    __asm__("smlabb %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
+    __asm__ volatile("smlabb %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
     return sum;
 }
 static inline int32_t add_high(int32_t sum, uint32_t a, uint32_t b)
 {
-    __asm__("smlatt %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
+    __asm__ volatile("smlatt %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
     return sum;
 }
 #else

@@ -45,7 +45,7 @@ static int32_t clip(
     return at;
 }
 
-static void slide(const struct window *w, const int8_t *x, int8_t *y);
+static SHARED void slide(const struct window *w, const int8_t *x, int8_t *y);
 """
 
 # No pointers to functions, so that tools can tell how deep the stack gets.
@@ -58,7 +58,7 @@ static inline void visit(const struct window *w, const struct view *v, int8_t *y
 
 SLIDE = """
 /* Visit every output pixel: borders are cut off here, so that no visitor tests for them. */
-static void slide(const struct window *w, const int8_t *x, int8_t *y)
+static SHARED void slide(const struct window *w, const int8_t *x, int8_t *y)
 {
     struct view v;
     for (int32_t i = 0; i < w->out_rows; i++) {
