@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -25,44 +26,56 @@ from fedsys.edge.walks import places
 BYTES = np.arange(256, dtype=np.uint8).view(np.int8)
 
 
-def add(node: Add, values: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    """Both sides from tables of 256, since a side's scaled value depends on one byte alone."""
-    sides = []
-    for operand, found in zip((node.first, node.second), _gathered(node, values), strict=True):
-        stored = BYTES.astype(np.int64) + operand.offset
-        table = scaled(stored * 2**node.left, operand.multiplier, operand.shift)
-        sides.append(table[found.view(np.uint8)])
-    total = sides[0] - sides[1] if node.minus else sides[0] + sides[1]
-    return _stored(node, scaled(total, node.multiplier, node.shift), shape)
+def paired(
+    node: Add | Multiply | Prelu, values: Sequence[np.ndarray], shape: tuple[int, ...]
+) -> np.ndarray:
+    """A result depends on two bytes alone, hence is looked up among all 65,536."""
+    given = iter(values)
+    if isinstance(node, Prelu):
+        source = next(given)
+        first = source.reshape(len(source), *node.shape)
+        second = _side(node.slope, node.shape, given)
+    else:
+        first = _side(node.first, node.shape, given)
+        second = _side(node.second, node.shape, given)
+    pairs = first.view(np.uint8).astype(np.uint16) << 8 | second.view(np.uint8)
+    return results(node)[pairs].reshape(-1, *shape)
 
 
-def multiply(node: Multiply, values: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    """The product less both zero points, scaled."""
-    first, second = _gathered(node, values)
-    product = (first.astype(np.int64) + node.first.offset) * (
-        second.astype(np.int64) + node.second.offset
+@functools.lru_cache(maxsize=64)
+def results(node: Add | Multiply | Prelu) -> np.ndarray:
+    """[65536] int8: the result for each pair of bytes, the first side's in the high eight bits."""
+    first, second = BYTES.astype(np.int64)[:, np.newaxis], BYTES.astype(np.int64)
+    if isinstance(node, Add):
+        real = _sum(node, first, second)
+    elif isinstance(node, Multiply):
+        product = (first + node.first.offset) * (second + node.second.offset)
+        real = scaled(product, node.multiplier, node.shift)
+    else:
+        real = _sloped(node, first + node.input_offset, second + node.slope.offset)
+    return np.clip(real + node.output_offset, node.low, node.high).astype(np.int8).ravel()
+
+
+def _sum(node: Add, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Both sides shifted left and scaled, added or subtracted, scaled back."""
+    a, b = (
+        scaled((stored + side.offset) * 2**node.left, side.multiplier, side.shift)
+        for stored, side in ((first, node.first), (second, node.second))
     )
-    return _stored(node, scaled(product, node.multiplier, node.shift), shape)
+    return scaled(a - b if node.minus else a + b, node.multiplier, node.shift)
 
 
-def prelu(node: Prelu, values: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    """Above zero a table of 256; below, the product with the slope."""
-    source = values[0].reshape(len(values[0]), *node.shape)
-    slope = _places(node.slope, node.shape, iter(values[1:])).astype(np.int64) + node.slope.offset
-    centred = source.astype(np.int64) + node.input_offset
-    above = scaled(BYTES.astype(np.int64) + node.input_offset, *node.positive)
-    chosen = np.where(
-        centred >= 0,
-        above[source.view(np.uint8)],
-        scaled(np.minimum(centred, 0) * slope, *node.negative),
-    )
-    return _stored(node, chosen, shape)
+def _sloped(node: Prelu, value: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """A value at or above zero scaled, one below scaled with its slope."""
+    below = scaled(np.minimum(value, 0) * slope, *node.negative)
+    return np.where(value >= 0, scaled(value, *node.positive), below)
 
 
 def lookup(node: Lookup, values: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
     """The table's entry for each byte."""
     # From the order of stored values to that of unsigned bytes.
-    return np.roll(node.table, 128)[values[0].view(np.uint8)].reshape(-1, *shape)
+    table = np.roll(node.table, 128).tobytes()
+    return np.frombuffer(values[0].tobytes().translate(table), np.int8).reshape(-1, *shape)
 
 
 def quantize(node: Quantize, values: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
@@ -86,19 +99,7 @@ def dequantize(
         return (np.float32(node.scale) * centred).reshape(-1, *shape)
 
 
-def _stored(node: Add | Multiply | Prelu, real: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Scaled results, limited, in the tensor's shape."""
-    limited = np.clip(real + node.output_offset, node.low, node.high)
-    return limited.astype(np.int8).reshape(-1, *shape)
-
-
-def _gathered(node: Add | Multiply, values: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Both sides as [n or 1, *node.shape] int8."""
-    given = iter(values)
-    return [_places(operand, node.shape, given) for operand in (node.first, node.second)]
-
-
-def _places(operand: Operand, shape: tuple[int, ...], given: Iterator[np.ndarray]) -> np.ndarray:
+def _side(operand: Operand, shape: tuple[int, ...], given: Iterator[np.ndarray]) -> np.ndarray:
     """One side as [n, *shape] int8, or [1, *shape] where it is a constant."""
     source = next(given) if operand.data is None else operand.data[np.newaxis]
     flat = source.reshape(len(source), -1)
@@ -109,9 +110,9 @@ def _places(operand: Operand, shape: tuple[int, ...], given: Iterator[np.ndarray
 
 
 KERNELS: Mapping[type[Node], Kernel] = {
-    Add: add,
-    Multiply: multiply,
-    Prelu: prelu,
+    Add: paired,
+    Multiply: paired,
+    Prelu: paired,
     Lookup: lookup,
     Quantize: quantize,
     Dequantize: dequantize,

@@ -8,7 +8,6 @@ import numpy as np
 
 from fedsys.edge.kernels import Kernel
 from fedsys.edge.program import Copy, Interpolate, Node, Resize
-from fedsys.edge.walks import places
 
 
 def copy(node: Copy, values: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
@@ -20,16 +19,27 @@ def copy(node: Copy, values: Sequence[np.ndarray], shape: tuple[int, ...]) -> np
     result = np.empty((n, *shape), values[0].dtype)
     if node.fill is not None:
         result.fill(node.fill)
-    flat = result.reshape(n, -1)
     for part in node.parts:
         if part.tensor is not None:
-            source = given[part.tensor].reshape(n, -1)
+            source = np.ascontiguousarray(given[part.tensor])
         else:
             assert part.data is not None, "lowering gave a tensor or data"
-            source = part.data.reshape(1, -1)
-        taken = source[:, places(part.shape, part.from_start, part.from_strides).ravel()]
-        flat[:, places(part.shape, part.to_start, part.to_strides).ravel()] = taken
+            source = part.data[np.newaxis]
+        seen = _walked(source, part.shape, part.from_start, part.from_strides)
+        _walked(result, part.shape, part.to_start, part.to_strides)[:] = seen
     return result
+
+
+def _walked(
+    rows: np.ndarray, shape: tuple[int, ...], start: int, strides: tuple[int, ...]
+) -> np.ndarray:
+    """A walk through each row as a view, [n, *shape]. rows: [n, ...], contiguous.
+
+    ValueError where it would leave the array.
+    """
+    size, item = rows[0].size, rows.itemsize
+    steps = tuple(step * item for step in (size, *strides))
+    return np.ndarray((len(rows), *shape), rows.dtype, rows, start * item, steps)
 
 
 def resize(node: Resize, values: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:

@@ -96,6 +96,14 @@ def test_hard_swish_agrees(scale: float, zero: int, ratio: float, after: int) ->
     assert_table("HARD_SWISH", (scale, zero), (float(np.float32(scale * ratio)), after))
 
 
+@pytest.mark.parametrize(
+    "before, after", [(0.156, 0.31322834), (2.359375, 4.7373276), (1.1640625, 2.3372908)]
+)
+def test_hard_swish_divides_its_scales_in_float64(before: float, after: float) -> None:
+    """Scales for which a float32 division would change one of the 256 results."""
+    assert_table("HARD_SWISH", (before, -128), (after, -128))
+
+
 @quick
 @given(scales(), any_quantisation)
 def test_inverse_roots_agree(scale: float, after: Quantised) -> None:
