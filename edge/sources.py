@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedsys.edge.reader import read
 from fedsys.errors import DataError, StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -83,7 +84,14 @@ def find(
             "run that made the model"
         )
     if path.suffix == ".tflite":
-        return Source(str(path), tflite=_content(path), samples=samples)
+        if method != "int8":
+            raise UsageError(
+                f"{path}: is converted already: leave --method out, or export the model that it "
+                "was made from"
+            )
+        content = _content(path)
+        read(path)  # says what is wrong with which file
+        return Source(str(path), tflite=content, samples=samples)
     if path.suffix in (".keras", ".h5"):
         if path.suffix == ".h5":
             raise UsageError(f"{path}: is of an older Keras: save it anew as model.keras")
@@ -136,6 +144,11 @@ def _checked_inputs(inputs: np.ndarray, path: Path) -> np.ndarray:
         raise DataError(
             f"{path}: row {wrong[0]} of `inputs` has a NaN or infinite value "
             f"({len(wrong)} such rows in all): mend or drop them"
+        )
+    if inputs.min() == inputs.max():
+        raise DataError(
+            f"{path}: every number of `inputs` is {inputs.flat[0]:g}, from which no range can be "
+            "learned: give rows such as the chip will see"
         )
     return inputs.astype(np.float32)
 

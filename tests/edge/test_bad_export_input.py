@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from ..conftest import Cli
+from .build import Value, constant, one_operator
 
-ROWS = np.zeros((4, 3), np.float32)
+ROWS = np.eye(4, 3, dtype=np.float32)
 
 
 @pytest.fixture
@@ -52,6 +53,7 @@ def _samples(**arrays: Any) -> Path:
         (["model.keras", "--max-drop", "nan"], 2, ["--max-drop nan"]),
         (["model.keras", "--max-instructions", "x"], 2, ["--max-instructions x"]),
         (["model.keras", "--optimise", "fast"], 2, ["--optimise"]),
+        (["no.tflite", "--method", "int16"], 2, ["no.tflite: is converted already"]),
         ([], 2, ["RUN|FILE", "see fedsys export --help"]),
     ],
 )
@@ -68,6 +70,7 @@ def test_a_wrong_option_is_one_line(
         ({"x": ROWS}, "holds 'x', needs an array `inputs`"),
         ({"inputs": ROWS[:0]}, "`inputs` of shape (0, 3) holds no rows"),
         ({"inputs": ROWS[0]}, "`inputs` of shape (3,) holds no rows"),
+        ({"inputs": ROWS * 0}, "every number of `inputs` is 0"),
         ({"inputs": ROWS * np.nan}, "row 0 of `inputs` has a NaN or infinite value (4 such rows"),
         ({"inputs": ROWS - np.inf}, "row 0 of `inputs` has a NaN or infinite value"),
         ({"inputs": np.array([["a"]])}, "`inputs` must be numbers"),
@@ -138,3 +141,35 @@ def test_a_failed_export_leaves_the_last_one_in_place(cli: Cli, keras_file: Path
 def test_samples_are_for_model_files(cli: Cli) -> None:
     outcome = cli("export", "some-run", "--calibration", _samples(inputs=ROWS))
     outcome.refused(2, "--calibration is for a model file")
+
+
+@pytest.mark.parametrize("command", [["export"], ["inspect"]])
+@pytest.mark.parametrize("content", [b"", b"junk", bytes(8), b"\x10\0\0\0TFL3" + bytes(64)])
+def test_what_is_no_tflite_file_is_told(cli: Cli, command: list[str], content: bytes) -> None:
+    Path("bad.tflite").write_bytes(content)
+    cli(*command, "bad.tflite").refused(3, "bad.tflite")
+    assert not Path("build").exists()
+
+
+def test_a_hybrid_model_is_refused_by_its_layer(cli: Cli) -> None:
+    rows, weights = Value((1, 4), "float32", name="rows"), constant(np.ones((2, 4)), scale=0.1)
+    out = Value((1, 2), "float32", name="dense/MatMul")
+    Path("hybrid.tflite").write_bytes(one_operator("FULLY_CONNECTED", [rows, weights, None], out))
+    cli("export", "hybrid.tflite").refused(
+        10, "FULLY_CONNECTED", "'dense/MatMul'", "float32", "int8"
+    )
+    assert not Path("build").exists()
+
+
+def test_an_operator_without_c_is_refused_by_name(cli: Cli) -> None:
+    rows, out = Value((1, 4), scale=0.1, name="rows"), Value((1, 4), scale=0.1, name="wave/Sin")
+    Path("wave.tflite").write_bytes(one_operator("SIN", [rows], out))
+    cli("export", "wave.tflite").refused(10, "SIN", "'wave/Sin'")
+
+
+def test_what_is_no_project_is_not_verified(cli: Cli) -> None:
+    cli("verify", "nowhere").refused(9, "nowhere: is no exported project")
+    Path("there").mkdir()
+    Path("there/project.json").write_text("{")
+    cli("verify", "there").refused(9, "project.json: is damaged")
+    cli("verify", "there", "--target", "cortex-m5").refused(9)

@@ -232,3 +232,31 @@ def test_other_methods_give_a_file_for_an_interpreter(run: Run, cli: Cli, method
     assert outcome.json["boards"] == [] and outcome.json["score"]["agreement"] > 0.9
     assert read(Path("build/model.tflite")).operators
     assert not Path("build/src").exists()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "labels", "said"),
+    [
+        (np.eye(4, 64).reshape(4, 8, 8, 1), None, "rows of shape"),
+        (np.eye(4, 3), None, "rows of shape (3,) for a model that reads (64,)"),
+        (np.eye(4, 64), [0, 1, 2, 10], "`labels` go up to 10 but the model has 10 classes"),
+    ],
+)
+def test_rows_that_do_not_fit_the_model_are_told(
+    run: Run, cli: Cli, inputs: np.ndarray, labels: list[int] | None, said: str
+) -> None:
+    np.savez("samples.npz", inputs=inputs, **({"labels": labels} if labels else {}))
+    arguments = ("--calibration", "samples.npz", "--quiet")
+    cli("export", run.folder / "model.keras", *arguments).refused(3, said)
+    assert sorted(path.name for path in Path().iterdir()) == ["samples.npz"]
+
+
+def test_rows_without_labels_tell_how_often_both_decide_alike(run: Run, cli: Cli) -> None:
+    rows = run.experiment.task.load().test.inputs[:50]
+    np.savez("samples.npz", inputs=rows)
+    arguments = ("--calibration", "samples.npz", "--no-verify", "--quiet", "--json")
+    told = cli("export", run.folder / "model.keras", *arguments).json
+    assert told["score"]["floating"] is None and told["score"]["agreement"] > 0.9
+    assert (told["calibration"]["rows"], told["calibration"]["federated"]) == (50, False)
+    refused = cli("export", run.folder / "model.keras", *arguments[:-1], "--max-drop", 1)
+    assert refused.code == 11 and "`labels` in --calibration" in refused.err
