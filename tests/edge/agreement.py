@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from fedsys.edge.reader import read
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from fedsys.edge.executor import trace
 from fedsys.edge.lower import lower
 from fedsys.edge.program import Program
+from fedsys.edge.reader import read
 
-from .build import one_operator, tflm
+from .build import Value, constant, one_operator, tflm
 
 # Every stored value.
 STORED = np.arange(-128, 128).astype(np.int8)
@@ -63,3 +64,38 @@ def _row(array: np.ndarray) -> np.ndarray:
 def stored(seed: int, shape: Sequence[int]) -> np.ndarray:
     """int8 values drawn evenly."""
     return np.random.default_rng(seed).integers(-128, 128, tuple(shape)).astype(np.int8)
+
+
+# For tests of what moves bytes.
+
+quick = settings(deadline=None, max_examples=60)
+
+SCALE = 0.05
+seeds = st.integers(0, 2**32)
+
+
+def shapes(least: int = 1, most: int = 4) -> st.SearchStrategy[list[int]]:
+    return st.lists(st.integers(1, 4), min_size=least, max_size=most)
+
+
+def int8(shape: Sequence[int], zero_point: int = 3) -> Value:
+    return Value(list(shape), "int8", SCALE, zero_point)
+
+
+def integers(*values: int) -> Value:
+    return constant(np.array(values), "int32")
+
+
+def assert_gives(
+    code: str,
+    inputs: Sequence[Value | None],
+    values: Sequence[np.ndarray],
+    expected: np.ndarray | Sequence[np.ndarray],
+    options: dict[str, Any] | None = None,
+) -> bytes:
+    """The executor, TensorFlow Lite Micro and NumPy agree; gives the file."""
+    expected = [expected] if isinstance(expected, np.ndarray) else list(expected)
+    data = one_operator(code, inputs, [int8(array.shape) for array in expected], options)
+    for result, array in zip(assert_agrees(data, values), expected, strict=True):
+        np.testing.assert_array_equal(result, array)
+    return data
