@@ -6,6 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+COMPARED = (
+    "conv1d_causal", "mobilenet_v2", "autoencoder", "global_max", "hard_swish", "lstm_unrolled"
+)  # fmt: skip
+"""Models of the zoo whose outputs are compared."""
+
 OWN_CLASS = """
 import keras
 
@@ -97,6 +102,7 @@ def two_to_one(keras: Any, of: Any) -> Any:
 def make(folder: Path) -> dict[str, Any]:
     """Converts every model: name -> bytes, or what the refusal says. Leaves some files behind."""
     import keras
+    import zoo  # beside this file, which is in the worker's path
 
     from fedsys.edge.convert import convert
 
@@ -111,6 +117,7 @@ def make(folder: Path) -> dict[str, Any]:
             made[name] = convert(model, name)
         except Exception as error:
             made[name] = f"{type(error).__name__}: {error}"
+    made["outputs"] = {name: zoo.keras_model(name)(zoo.rows(name, 3)).numpy() for name in COMPARED}
     space: dict[str, Any] = {}
     exec(OWN_CLASS, space)
     space["model"]().save(folder / "classes.keras")

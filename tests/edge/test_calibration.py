@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -357,3 +359,30 @@ def test_clients_may_be_a_function():
     )
     assert (found.clients, found.empty, found.rows) == (2, 1, 5)
     assert "extremes of its data" in found.reveals
+
+
+def test_a_client_needs_no_tensorflow(tmp_path):
+    """Neither to calibrate nor to evaluate."""
+    (tmp_path / "float.tflite").write_bytes(zoo.floating("digits"))
+    (tmp_path / "int8.tflite").write_bytes(zoo.int8("digits"))
+    ran = subprocess.run(
+        [sys.executable, "-c", CLIENT], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (ran.stdout, ran.stderr) == ("[]\n", "")
+
+
+CLIENT = """
+import pathlib, sys
+import numpy as np
+from fedsys.edge.calibration import message
+from fedsys.edge.evaluate import score_client
+from fedsys.edge.lower import lower
+from fedsys.edge.reader import read
+from fedsys.objectives import objective
+
+model, rows = pathlib.Path("float.tflite").read_bytes(), np.ones((2, 14, 14, 1), "float32")
+assert len(message(model, rows)) % 8 == 0
+program = lower(read(pathlib.Path("int8.tflite")))
+assert score_client(program, model, objective("classes"), rows, np.zeros(2, int)).rows == 2
+print([name for name in ("tensorflow", "keras", "ai_edge_quantizer") if name in sys.modules])
+"""
