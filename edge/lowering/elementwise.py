@@ -8,11 +8,10 @@ import numpy as np
 
 from fedsys.edge.lowering.checks import all_constant, computed, result
 from fedsys.edge.lowering.lookup import LOWERINGS as LOOKUPS
-from fedsys.edge.lowering.lookup import requantize
+from fedsys.edge.lowering.lookup import SPAN, requantize
 from fedsys.edge.lowering.shared import (
     INT8,
     METHOD,
-    Affine,
     Lowering,
     affine,
     fixed,
@@ -29,9 +28,6 @@ from fedsys.edge.walks import broadcast, merge, within
 # Both sides of an ADD are shifted left by this many bits before they are scaled: 9 bits of a
 # value less its zero point, and 20, leave room in 32 for their sum.
 ADD_BITS = 20
-
-# The largest distance of a stored value from a zero point.
-SPAN = 255
 
 
 def _add(model: Model, operator: Operator) -> Sequence[Node]:
@@ -238,7 +234,7 @@ def _dequantize(model: Model, operator: Operator) -> Sequence[Node]:
             f"weights {source.name!r} are turned back to float32: a hybrid model",
             METHOD,
         )
-    before: Affine = affine(model, operator, source)
+    before = affine(model, operator, source)
     output = result(model, operator, source.shape)
     _require_float(model, operator, output)
     return [
