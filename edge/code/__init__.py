@@ -122,8 +122,10 @@ SOURCE = """
 
 #ifdef __GNUC__
 #define ALIGNED(bytes) __attribute__((aligned(bytes)))
+#define INLINE inline __attribute__((unused)) /* one variant may not need it */
 #else
 #define ALIGNED(bytes)
+#define INLINE inline
 #endif
 /* One copy for all nodes, that knows none of them: made for one node, GCC's inner loops get slower,
    and it warns of what that node never does. */

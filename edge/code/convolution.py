@@ -25,7 +25,7 @@ struct dense {
 };
 
 #ifdef FAST
-static inline int32_t dot(const int8_t *x, const int8_t *w, int32_t depth, int32_t sum)
+static INLINE int32_t dot(const int8_t *x, const int8_t *w, int32_t depth, int32_t sum)
 {
     const int8_t *const words = x + (depth & ~3);
     const int8_t *const end = x + depth;
@@ -45,7 +45,7 @@ static inline int32_t dot(const int8_t *x, const int8_t *w, int32_t depth, int32
 
 /* Two rows of x by two rows of w: every word that is loaded is used twice. Second rows are loaded
    first, so that two pointers do for four rows. */
-static inline void dot_two_by_two(const int8_t *x, const int8_t *w, int32_t depth, int32_t *sums)
+static INLINE void dot_two_by_two(const int8_t *x, const int8_t *w, int32_t depth, int32_t *sums)
 {
     const int8_t *const words = x + (depth & ~3);
     const int8_t *const end = x + depth;
@@ -90,7 +90,7 @@ static inline void dot_two_by_two(const int8_t *x, const int8_t *w, int32_t dept
 }
 
 /* One row of x by four rows of w. */
-static inline void dot_four(const int8_t *x, const int8_t *w, int32_t depth, int32_t *sums)
+static INLINE void dot_four(const int8_t *x, const int8_t *w, int32_t depth, int32_t *sums)
 {
     const int8_t *w1 = w + depth;
     const int8_t *w2 = w1 + depth;

@@ -22,7 +22,7 @@ struct depthwise {
 
 #ifdef FAST
 /* One tap of four channels. */
-static inline void add_tap(const int8_t *x, const int8_t *w, uint32_t offsets, int32_t *sums)
+static INLINE void add_tap(const int8_t *x, const int8_t *w, uint32_t offsets, int32_t *sums)
 {
     const uint32_t a = word(x);
     const uint32_t b = word(w);

@@ -18,7 +18,7 @@ HIGH_PRODUCT = """
 /* a * b / 2^31, rounded to nearest, halves up. The reference rounds halves away from zero and then
    divides towards zero with a nudge of 1 - 2^30 for negative products: the same value. b is never
    the smallest integer, so nothing saturates. */
-static inline int32_t high_product(int32_t a, int32_t b)
+static INLINE int32_t high_product(int32_t a, int32_t b)
 {
     return (int32_t)(((int64_t)a * b + ((int64_t)1 << 30)) >> 31);
 }
@@ -26,7 +26,7 @@ static inline int32_t high_product(int32_t a, int32_t b)
 
 ROUNDED_SHIFT = """
 /* x / 2^exponent, rounded to nearest, halves away from zero. */
-static inline int32_t rounded_shift(int32_t x, int32_t exponent)
+static INLINE int32_t rounded_shift(int32_t x, int32_t exponent)
 {
     const int32_t mask = (int32_t)(((uint32_t)1 << exponent) - 1);
     return (x >> exponent) + ((x & mask) > (mask >> 1) + (x < 0));
@@ -45,7 +45,7 @@ static int32_t scaled(int32_t x, int32_t multiplier, int32_t shift)
 """
 
 LIMITED = """
-static inline int8_t limited(int32_t x, int32_t low, int32_t high)
+static INLINE int8_t limited(int32_t x, int32_t low, int32_t high)
 {
     x = x < low ? low : x;
     return (int8_t)(x > high ? high : x);
@@ -96,7 +96,7 @@ static int8_t finished(const struct scaling *s, int32_t sum, int32_t channel)
 
 HALF_LIMITED = """
 #ifdef DSP_INSTRUCTIONS
-static inline int8_t half_limited(int32_t x)
+static INLINE int8_t half_limited(int32_t x)
 {
     int32_t result;
     __asm__("ssat %0, #8, %1, asr #1" : "=r"(result) : "r"(x));
@@ -110,7 +110,7 @@ static inline int8_t half_limited(int32_t x)
 
 HIGH_PRODUCT_SMALL = """
 #ifdef DSP_INSTRUCTIONS
-static inline int32_t rounded_top(int32_t a, int32_t b)
+static INLINE int32_t rounded_top(int32_t a, int32_t b)
 {
     int32_t result;
     __asm__("smmulr %0, %1, %2" : "=r"(result) : "r"(a), "r"(b));
@@ -125,7 +125,7 @@ static inline int32_t rounded_top(int32_t a, int32_t b)
 WORDS = """
 #ifdef FAST
 /* Four stored values in a word, two 16-bit halves in a word, and products of halves. */
-static inline uint32_t word(const int8_t *x)
+static INLINE uint32_t word(const int8_t *x)
 {
     uint32_t value;
     memcpy(&value, x, sizeof value);
@@ -133,82 +133,82 @@ static inline uint32_t word(const int8_t *x)
 }
 #ifdef DSP_INSTRUCTIONS
 /* Bytes 0 and 2 as halves. */
-static inline uint32_t even(uint32_t x)
+static INLINE uint32_t even(uint32_t x)
 {
     uint32_t result;
     __asm__ volatile("sxtb16 %0, %1" : "=r"(result) : "r"(x));
     return result;
 }
 /* Bytes 1 and 3 as halves. */
-static inline uint32_t odd(uint32_t x)
+static INLINE uint32_t odd(uint32_t x)
 {
     uint32_t result;
     __asm__ volatile("sxtb16 %0, %1, ror #8" : "=r"(result) : "r"(x));
     return result;
 }
 /* The same, plus a pair of halves. */
-static inline uint32_t even_plus(uint32_t pair, uint32_t x)
+static INLINE uint32_t even_plus(uint32_t pair, uint32_t x)
 {
     uint32_t result;
     __asm__ volatile("sxtab16 %0, %1, %2" : "=r"(result) : "r"(pair), "r"(x));
     return result;
 }
-static inline uint32_t odd_plus(uint32_t pair, uint32_t x)
+static INLINE uint32_t odd_plus(uint32_t pair, uint32_t x)
 {
     uint32_t result;
     __asm__ volatile("sxtab16 %0, %1, %2, ror #8" : "=r"(result) : "r"(pair), "r"(x));
     return result;
 }
 /* sum + both products of halves; the product of the low halves; of the high ones. */
-static inline int32_t add_both(int32_t sum, uint32_t a, uint32_t b)
+static INLINE int32_t add_both(int32_t sum, uint32_t a, uint32_t b)
 {
     __asm__ volatile("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
     return sum;
 }
-static inline int32_t add_low(int32_t sum, uint32_t a, uint32_t b)
+static INLINE int32_t add_low(int32_t sum, uint32_t a, uint32_t b)
 {
     __asm__ volatile("smlabb %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
     return sum;
 }
-static inline int32_t add_high(int32_t sum, uint32_t a, uint32_t b)
+static INLINE int32_t add_high(int32_t sum, uint32_t a, uint32_t b)
 {
     __asm__ volatile("smlatt %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
     return sum;
 }
 #else
-static inline int32_t half(uint32_t x)
+static INLINE int32_t half(uint32_t x)
 {
     return (int16_t)(uint16_t)x;
 }
-static inline uint32_t pair(int32_t low, int32_t high)
+static INLINE uint32_t pair(int32_t low, int32_t high)
 {
     return (uint32_t)(uint16_t)low | (uint32_t)(uint16_t)high << 16;
 }
-static inline uint32_t even(uint32_t x)
+static INLINE uint32_t even(uint32_t x)
 {
     return pair((int8_t)(uint8_t)x, (int8_t)(uint8_t)(x >> 16));
 }
-static inline uint32_t odd(uint32_t x)
+static INLINE uint32_t odd(uint32_t x)
 {
     return even(x >> 8);
 }
-static inline uint32_t even_plus(uint32_t two, uint32_t x)
+static INLINE uint32_t even_plus(uint32_t two, uint32_t x)
 {
     return pair(half(two) + half(even(x)), half(two >> 16) + half(even(x) >> 16));
 }
-static inline uint32_t odd_plus(uint32_t two, uint32_t x)
+static INLINE uint32_t odd_plus(uint32_t two, uint32_t x)
 {
     return even_plus(two, x >> 8);
 }
-static inline int32_t add_low(int32_t sum, uint32_t a, uint32_t b)
+static INLINE int32_t add_low(int32_t sum, uint32_t a, uint32_t b)
 {
     return sum + half(a) * half(b);
 }
-static inline int32_t add_high(int32_t sum, uint32_t a, uint32_t b)
+static INLINE int32_t add_high(int32_t sum, uint32_t a, uint32_t b)
 {
     return sum + half(a >> 16) * half(b >> 16);
 }
-static inline int32_t add_both(int32_t sum, uint32_t a, uint32_t b)
+static INLINE int32_t add_both(int32_t sum, uint32_t a, uint32_t b)
 {
     return add_high(add_low(sum, a, b), a, b);
 }

@@ -50,7 +50,7 @@ static SHARED void slide(const struct window *w, const int8_t *x, int8_t *y);
 
 # No pointers to functions, so that tools can tell how deep the stack gets.
 VISIT = """
-static inline void visit(const struct window *w, const struct view *v, int8_t *y)
+static INLINE void visit(const struct window *w, const struct view *v, int8_t *y)
 {{
 {body}
 }}

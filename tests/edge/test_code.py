@@ -229,6 +229,17 @@ def test_code_for_every_kind_of_node_compiles_without_a_warning_and_needs_memcpy
         assert needed - {"U"} == {"memcpy"} | ({"model_trace"} if "TRACE" in options[-1] else set())
 
 
+@c.needs_arm
+def test_programs_of_one_node_compile_without_a_warning(tmp_path: Path) -> None:
+    # GCC then knows every number, and warns of what it believes a loop might do.
+    for family in FAMILIES[:-1]:
+        net = Net(np.random.default_rng(2), full=True)
+        family(net)
+        for node in net.nodes[:3]:
+            model = Model(tuple(net.tensors), (), tuple(sorted({*node.inputs})), (node.output,))
+            c.cross(generate(Program(model, (node,))), tmp_path, "cortex-m4", "-O3")
+
+
 @c.needs_gcc
 def test_sources_are_sound_for_the_host_at_every_level(whole: Program, tmp_path: Path) -> None:
     generated = generate(whole)
@@ -272,7 +283,7 @@ def test_only_what_is_used_has_code() -> None:
     net = Net(np.random.default_rng(0))
     net.dense(net.dense(net.input(8), 4), 3)
     text = generate(net.program()).sources["model.c"]
-    functions = set(re.findall(r"^(?:static )?(?:SHARED |inline )?\w+ \**(\w+)\(", text, re.M))
+    functions = set(re.findall(r"^(?:static )?(?:SHARED |INLINE )?\w+ \**(\w+)\(", text, re.M))
     assert {"dense", "finished", "model_run"} <= functions
     assert not functions & {"slide", "gather", "fill", "softmax", "lookup", "copy", "scaled"}
 
