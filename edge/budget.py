@@ -61,7 +61,7 @@ class Budget:
             said.append(("RAM", bytes_said(self.ram), bytes_said(figures.ram.total)))
         if self.drop is not None:
             known = figures.score.drop if figures.score else None
-            got = points(known) if known is not None else "not known"
+            got = "not known" if known is None else points(known) if known >= 0 else "none"
             said.append(("accuracy lost", points(self.drop), got))
         if self.instructions is not None:
             count = figures.instructions

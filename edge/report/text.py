@@ -12,6 +12,7 @@ from fedsys.edge.report.wording import (
     count_said,
     decibels,
     dimensions,
+    lost,
     percent,
     points,
 )
@@ -38,7 +39,7 @@ def headline(figures: Figures) -> list[dict[str, str]]:
         if score.drop is not None:
             note = f"float {shown(score.metric, score.floating)}"
             if score.metric == "accuracy":
-                note += f", {lost_said(score.drop)}"
+                note += f", {lost(score.drop)}"
             name = f"{title(score.metric)}, {figures.method}"
             tiles.append(_tile(name, shown(score.metric, score.exported), note))
         if score.agreement is not None:
@@ -63,11 +64,6 @@ def _faster(figures: Figures) -> str:
         if core == figures.target and 0 < needed < (figures.instructions or 0):
             return f"; {count_said(needed)} at {option}"
     return ""
-
-
-def lost_said(drop: float) -> str:
-    """`0.22 points lost`, or what was won."""
-    return f"{points(abs(drop))} {'lost' if drop >= 0 else 'won'}"
 
 
 def _tile(label: str, value: str, note: str) -> dict[str, str]:
@@ -233,7 +229,7 @@ def _score_line(score: Score) -> str:
             f"{word(score.metric)} {shown(score.metric, score.exported)} on the chip, "
             f"{shown(score.metric, score.floating)} in float"
         )
-        said.append(line + (f": {lost_said(score.drop)}" if score.metric == "accuracy" else ""))
+        said.append(line + (f": {lost(score.drop)}" if score.metric == "accuracy" else ""))
     if score.agreement is not None:
         said.append(f"both decide alike in {100 * score.agreement:.2f}% of {score.rows:,} rows")
     return "; ".join(said)

@@ -40,6 +40,11 @@ def points(value: float) -> str:
     return f"{value:.2f} points"
 
 
+def lost(drop: float) -> str:
+    """`0.22 points lost`, or what was won."""
+    return f"{points(abs(drop))} {'lost' if drop >= 0 else 'won'}"
+
+
 def decibels(value: float | None) -> str:
     """`34.1`, `exact` where nothing was lost, a dash where nothing is known."""
     if value is None or math.isnan(value):
@@ -54,4 +59,6 @@ def dimensions(shape: tuple[int, ...]) -> str:
 
 def percent(part: float) -> str:
     """`0.3%`, `4.2%`, `47%`: as many digits as small parts need."""
+    if 0 < part < 0.001:
+        return "<0.1%"
     return f"{100 * part:.1f}%" if part < 0.0995 else f"{100 * part:.0f}%"
