@@ -197,7 +197,10 @@ def _loaded(path: Path) -> keras.Model:
                 f"{path}: has a Lambda layer, whose code is not in the file: make it a layer class "
                 "with @keras.saving.register_keras_serializable()"
             ) from error
-        raise DataError(f"{path}: Keras cannot load it: {_said(error)}") from error
+        raise DataError(
+            f"{path}: Keras cannot load it ({_said(error)}): save it anew with "
+            "model.save('model.keras')"
+        ) from error
 
 
 def _inputs(model: keras.Model, place: str) -> Any:

@@ -101,7 +101,7 @@ def _statistics(
     for name, rank in activations(float_model).items():
         if name not in ranges:
             raise DataError(f"the ranges lack tensor {name!r}: calibrate this very model")
-        low, high = ranges[name]
+        low, high = _not_nothing(*ranges[name])
         shape = (1,) * rank
         statistics[name] = {
             "min": np.full(shape, low, np.float32),
@@ -110,6 +110,14 @@ def _statistics(
     for name, like in _unread(float_model).items():
         statistics[name] = statistics[like]
     return statistics
+
+
+def _not_nothing(low: float, high: float) -> tuple[float, float]:
+    """A range of zeros alone, as of units that never fire, has any scale: one of a range of 1.
+
+    The quantizer would take a scale of almost nothing, with which biases leave 32 bits.
+    """
+    return (low, high) if low or high else (0.0, 1.0)
 
 
 def _unread(float_model: bytes) -> dict[str, str]:
@@ -162,7 +170,7 @@ def _fold(made: Any, ranges: Mapping[str, tuple[float, float]], kind: int) -> No
             integer[target] = target
             tensor = graph.tensors[target]
             tensor.type = kind
-            tensor.quantization = _quantization(*ranges[name], kind)
+            tensor.quantization = _quantization(*_not_nothing(*ranges[name]), kind)
         operator.outputs = np.array([integer[target]], np.int32)
         folded.add(integer[target])
     for number in folded:

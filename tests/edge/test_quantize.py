@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from fedsys.edge.flatbuffer import OPERATORS, operator_name, packed, schema, text, unpacked
+from fedsys.edge.lower import lower
 from fedsys.edge.quantize import METHODS, quantize, quantize_here
 from fedsys.edge.ranges import activations, calibrate
+from fedsys.edge.reader import read
 from fedsys.errors import DataError, ExportError, UsageError
 
 from . import zoo
@@ -154,3 +156,13 @@ def test_every_range_is_used():
         low, high = ranges[name]
         wider = quantize_here(model, {**ranges, name: (low, high * 2)}, "int8")
         assert wider != base, name
+
+
+def test_a_layer_that_never_fires_does_no_harm():
+    """Its range is zero alone, which is no reason for a scale of almost nothing."""
+    model = zoo.floating("dense")
+    dead = {**calibrate(model, zoo.rows("dense")), "hidden/MatMul": (0.0, 0.0)}
+    graph = unpacked(quantize_here(model, dead, "int8")).subgraphs[0]
+    assert min(tensor.quantization.scale.min() for tensor in graph.tensors
+               if tensor.type == schema.TensorType.INT8) > 1e-6  # fmt: skip
+    assert lower(read(quantize_here(model, dead, "int8"))).nodes
