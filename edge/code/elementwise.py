@@ -33,7 +33,7 @@ const int32_t p = (a[{a}] + n->a_offset) * (1 << n->left);
 const int32_t q = (b[{b}] + n->b_offset) * (1 << n->left);
 const int32_t sum = scaled(p, n->a_multiplier, n->a_shift)
     + n->sign * scaled(q, n->b_multiplier, n->b_shift);
-*y++ = limited(scaled(sum, n->multiplier, n->shift) + n->offset, n->low, n->high);
+*y++ = stored(scaled(sum, n->multiplier, n->shift), n->offset, n->low, n->high);
 """
 
 MULTIPLY = """
@@ -51,7 +51,7 @@ static void multiply(const struct multiply *n, const int8_t *a, const int8_t *b,
 
 MULTIPLY_BODY = """
 const int32_t product = (a[{a}] + n->a_offset) * (b[{b}] + n->b_offset);
-*y++ = limited(scaled(product, n->multiplier, n->shift) + n->offset, n->low, n->high);
+*y++ = stored(scaled(product, n->multiplier, n->shift), n->offset, n->low, n->high);
 """
 
 PRELU = """
@@ -74,7 +74,7 @@ const int32_t value = *x++ + n->x_offset;
 const int32_t result = value >= 0
     ? scaled(value, n->multiplier, n->shift)
     : scaled(value * (slope[{at}] + n->slope_offset), n->slope_multiplier, n->slope_shift);
-*y++ = limited(result + n->offset, n->low, n->high);
+*y++ = stored(result, n->offset, n->low, n->high);
 """
 
 LOOKUP = """

@@ -80,7 +80,7 @@ MEAN_BODY = """
 const int8_t *const from = x + {start};
 int32_t sum = m->bias;
 {inner}
-*y++ = limited(scaled(sum, m->multiplier, m->shift) + m->offset, m->low, m->high);
+*y++ = stored(scaled(sum, m->multiplier, m->shift), m->offset, m->low, m->high);
 """
 
 

@@ -52,6 +52,16 @@ static INLINE int8_t limited(int32_t x, int32_t low, int32_t high)
 }
 """
 
+STORED = """
+/* x + offset, limited; x may be any int32. */
+static INLINE int8_t stored(int32_t x, int32_t offset, int32_t low, int32_t high)
+{
+    x = x < low - offset ? low - offset : x;
+    x = x > high - offset ? high - offset : x;
+    return (int8_t)(x + offset);
+}
+"""
+
 STRUCT = """
 /* From sums to stored values, for each output channel. */
 struct scaling {
@@ -66,7 +76,7 @@ FINISHED = """
 static int8_t finished(const struct scaling *s, int32_t sum, int32_t channel)
 {
     const int32_t x = scaled(sum, s->multiplier[channel], s->shift[channel]);
-    return limited(x + s->offset, s->low, s->high);
+    return stored(x, s->offset, s->low, s->high);
 }
 """
 
@@ -218,11 +228,11 @@ static INLINE int32_t add_both(int32_t sum, uint32_t a, uint32_t b)
 
 
 def define_scaled(unit: Unit) -> None:
-    """Define `scaled` and `limited`."""
+    """Define `scaled` and `stored`."""
     unit.function("high_product", HIGH_PRODUCT)
     unit.function("rounded_shift", ROUNDED_SHIFT)
     unit.function("scaled", SCALED)
-    unit.function("limited", LIMITED)
+    unit.function("stored", STORED)
 
 
 def define_finished(unit: Unit) -> None:
