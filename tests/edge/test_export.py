@@ -16,6 +16,7 @@ from fedsys.edge import export as exporting
 from fedsys.edge import making
 from fedsys.edge.budget import Budget
 from fedsys.edge.export import REPORTS, Exported, Options, export
+from fedsys.edge.qat import FineTuned
 from fedsys.edge.reader import read
 from fedsys.edge.report.figures import Figures, Flash, Layer, Ram
 from fedsys.edge.sources import Source
@@ -260,3 +261,51 @@ def test_rows_without_labels_tell_how_often_both_decide_alike(run: Run, cli: Cli
     assert (told["calibration"]["rows"], told["calibration"]["federated"]) == (50, False)
     refused = cli("export", run.folder / "model.keras", *arguments[:-1], "--max-drop", 1)
     assert refused.code == 11 and "`labels` in --calibration" in refused.err
+
+
+def test_clients_fine_tune_where_that_is_asked_for(
+    run: Run, built: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the fine-tuning is told, and what becomes of it; it has tests of its own."""
+    asked: dict[str, Any] = {}
+
+    def tune(keras_file: Path, rows: Any, labels: Any, partition: Any, **how: Any) -> FineTuned:
+        asked.update(how, rows=len(rows), clients=len(partition))
+        kernels = {"hidden": {"weights": 300, "zeros": 0.5, "clusters": 16},
+                   "logits": {"weights": 100, "zeros": 0.1, "clusters": 12}}  # fmt: skip
+        report = {"payload": 4242, "kernels": kernels}
+        return FineTuned((built.folder / "model.tflite").read_bytes(), b"", report)
+
+    floats = making.float_model(run.folder / "model.keras", ())
+    monkeypatch.setattr("fedsys.edge.qat.fine_tune_rows", tune)
+    monkeypatch.setattr(making, "float_model", lambda path, code: floats)
+    options = Options(method="qat", prune=0.5, cluster=16, rounds=2, verify=False)
+    figures = export(run.folder, tmp_path / "tuned", options).figures
+    said = {key: asked[key] for key in ("qat", "prune", "cluster", "rounds", "cohort", "objective")}
+    assert said == {
+        "qat": True, "prune": 0.5, "cluster": 16, "rounds": 2, "cohort": 3, "objective": "classes"
+    }  # fmt: skip
+    assert asked["clients"] == 6 and asked["rows"] == len(run.experiment.task.load().train)
+    assert figures.method == "qat" and figures.calibration is not None
+    assert (figures.calibration.payload, figures.calibration.clients) == (4242, 6)
+    assert "40% of the kernels' weights are zero" in figures.notes[0]
+    assert "at most 16 different" in figures.notes[0]
+
+
+def test_a_cohort_is_drawn_by_the_runs_seed(run: Run, tmp_path: Path) -> None:
+    options = Options(calibration_clients=2, calibration_rule="trimmed:0", verify=False)
+    first = export(run.folder, tmp_path / "one", options).figures
+    again = export(run.folder, tmp_path / "two", options).figures
+    assert first.calibration is not None and first.calibration.clients == 2
+    assert first.table() == again.table()
+    for name in ("model.tflite", "project.json", "report.html"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_a_run_of_a_task_handed_over_in_python_is_told(run: Run, tmp_path: Path, cli: Cli) -> None:
+    shutil.copytree(run.folder, "other")
+    facts = json.loads(Path("other/run.json").read_text())
+    Path("other/run.json").write_text(json.dumps({**facts, "task": "mine"}))
+    cli("export", "other").refused(2, "'mine' that was handed over in Python", "--calibration")
+    Path("other/model.keras").unlink()
+    cli("export", "other").refused(9, "other: has no model yet", "--resume")
