@@ -1,8 +1,8 @@
 """C of matrix products and of what is made of them: FullyConnected and Convolution.
 
 One kernel multiplies rows of numbers by a matrix. A pointwise convolution is that alone; any other
-first gathers the patch of the image that its kernel sees, with the input's zero point where the
-kernel hangs over the border. So the input's offset can be folded into the bias.
+first gathers the patch that its kernel sees, with the input's zero point outside the image. So the
+input's offset can be folded into the bias.
 """
 
 from __future__ import annotations
@@ -322,8 +322,8 @@ def convolution(unit: Unit, node: Convolution, owner: Node | None = None) -> str
     define_windows(unit)
     define_fill(unit)
     unit.function("convolution", CONVOLUTION)
-    _, taps_down, taps_across, part = node.kernel.shape
     seen = image(unit, node.inputs[0])
+    _, taps_down, taps_across, part = node.kernel.shape
     groups = seen[2] // part
     if groups > 1:
         unit.function("grouped", GROUPED)
@@ -344,9 +344,8 @@ def convolution(unit: Unit, node: Convolution, owner: Node | None = None) -> str
         "line": taps_across * part,
         "zero": -node.input_offset,
     }
-    struct = unit.struct("convolution", fields)
-    source, target = unit.bytes(node.inputs[0]), unit.bytes(node.output)
-    return f"{'grouped' if groups > 1 else 'convolution'}({struct}, {source}, {target});"
+    call = f"{'grouped' if groups > 1 else 'convolution'}({unit.struct('convolution', fields)}"
+    return f"{call}, {unit.bytes(node.inputs[0])}, {unit.bytes(node.output)});"
 
 
 def from_depthwise(node: DepthwiseConvolution) -> Convolution:

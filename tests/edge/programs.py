@@ -17,6 +17,7 @@ from fedsys.edge.program import (
     DepthwiseConvolution,
     Dequantize,
     FullyConnected,
+    Interpolate,
     Lookup,
     Mean,
     Multiply,
@@ -247,6 +248,19 @@ class Net:
         return self._add(
             Resize, "RESIZE_NEAREST_NEIGHBOR", (x,), (rows, columns, channels),
             rows=np.arange(rows) * height // rows, columns=np.arange(columns) * width // columns,
+        )  # fmt: skip
+
+    def interpolate(self, x: int, rows: int, columns: int) -> int:
+        _, height, width, channels = self.shape(x)
+        pixels = []
+        for size, seen in ((rows, height), (columns, width)):
+            first = np.arange(size) * seen // size
+            second = np.minimum(first + 1, seen - 1)
+            weight = self.draw.integers(0, 1025, size)
+            pixels.append(np.stack([first, second, weight], 1).astype(np.int16))
+        return self._add(
+            Interpolate, "RESIZE_BILINEAR", (x,), (rows, columns, channels), rows=pixels[0],
+            columns=pixels[1],
         )  # fmt: skip
 
     def reshape(self, x: int, *shape: int) -> int:

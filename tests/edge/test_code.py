@@ -126,7 +126,7 @@ def movements(net: Net) -> None:
     net.transpose(x, 0, 3, 1, 2)
     net.lookup(net.transpose(net.reshape(x, 2, 3, 10), 0, 2, 1, 3))
     net.resize(x, 6, 7)
-    net.resize(y, 2, 2)
+    net.interpolate(net.resize(y, 2, 2), 5, 3)
     net.reshape(net.lookup(x), 60)
 
 
