@@ -54,7 +54,8 @@ def depthwise_convolutions(net: Net) -> None:
 def transposed_convolutions(net: Net) -> None:
     for taps in ((1, 1), (2, 3), (3, 3), (4, 2)):
         for stride in ((1, 1), (2, 2), (3, 2)):
-            x = net.input(*(int(n) for n in net.draw.integers(1, 5, 3)))
+            rows, columns, channels = (int(n) for n in net.draw.integers(1, [5, 5, 11]))
+            x = net.input(rows, columns, channels)
             net.transposed(x, int(net.draw.integers(1, 4)), taps, stride, bool(sum(taps) % 2))
 
 
