@@ -122,13 +122,13 @@ def learned_ranges(
             found.refusals, note,
         )  # fmt: skip
     assert source.samples is not None
-    rows = source.samples.inputs
-    say(f"calibrating on {many(len(rows), 'row')}")
+    count = len(source.samples)
+    say(f"calibrating on {many(count, 'row')}")
     try:
-        ranges = calibrate(floats, rows)
+        ranges = calibrate(floats, source.samples.inputs)
     except DataError as error:
         raise DataError(f"--calibration {options.calibration}: {error}") from None
-    return ranges, Calibration("envelope", 0, len(rows), None, EVERY_RANGE, False)
+    return ranges, Calibration("envelope", 0, count, None, EVERY_RANGE, False)
 
 
 def _tuned(floats: bytes, source: Source, options: Options, say: Say) -> Converted:
@@ -235,9 +235,12 @@ def _project(made: Converted, source: Source, options: Options, folder: Path, sa
     noise: dict[int, float] = {}
     if made.floats is not None:
         score, noise = _quality(program, made, source, options, say)
+        if score is None:
+            notes.append("accuracy and noise are measured for one input and one output alone")
     say("writing the project")
     # Rows of a federation's clients stay with them: its golden vectors are drawn.
-    rows = None if source.samples is None else source.samples.inputs
+    names = [model.tensors[number].name for number in model.inputs]
+    rows = None if source.samples is None else source.samples.of(names)
     _write(folder, made, program, generated, golden(program, rows), source, options)
     need = read_manifest(folder)["interpreter_arena"]
     optimise = OPTIMISE[options.optimise]
@@ -329,7 +332,7 @@ def _file_alone(
     score = None
     if source.samples is not None and len(model.inputs) == len(model.outputs) == 1:
         assert made.floats is not None
-        rows = many(len(source.samples.inputs), "row")
+        rows = many(len(source.samples), "row")
         say(f"evaluating on {rows}, float against {options.method}")
         answer = runtime_answer(made.data, model)
         score = sample_score(answer, model, made.floats, source.samples)
@@ -367,9 +370,9 @@ def _quality(
         share = max(1, NOISE_ROWS // len(cohort))
         parts = [rows_of(federation, client, share) for client in cohort]
     elif samples is not None:
-        say(f"evaluating on {many(len(samples.inputs), 'row')}, float against {options.method}")
+        say(f"evaluating on {many(len(samples), 'row')}, float against {options.method}")
         score = sample_score(chip_answer(program), program.model, made.floats, samples)
-        parts = [samples.inputs[:NOISE_ROWS]]
+        parts = [samples.of([program.model.tensors[program.model.inputs[0]].name])[0][:NOISE_ROWS]]
     else:
         return None, {}
     image = made.tuned or made.floats

@@ -74,8 +74,9 @@ def runtime_answer(data: bytes, model: Model) -> Answer:
 
 def sample_score(answer: Answer, model: Model, floats: bytes, samples: Samples) -> Score:
     """On sample rows: the accuracy where they bear labels, and in how many both decide alike."""
+    (inputs,) = samples.of([model.tensors[number].name for number in model.inputs])
     sigmoid = model.operators[-1].code == "LOGISTIC"
-    both = [_flat(float_outputs(floats, samples.inputs)), _flat(answer(samples.inputs))]
+    both = [_flat(float_outputs(floats, inputs)), _flat(answer(inputs))]
     decided = [_classes(each, sigmoid) for each in both]
     accuracy: list[float | None] = [None, None]
     if samples.labels is not None:
@@ -88,7 +89,7 @@ def sample_score(answer: Answer, model: Model, floats: bytes, samples: Samples) 
         accuracy = [float((each == samples.labels).mean()) for each in decided]
     alike = float((decided[0] == decided[1]).mean())
     where = "on the rows of --calibration"
-    return Score("accuracy", accuracy[0], accuracy[1], alike, len(samples.inputs), 0, where)
+    return Score("accuracy", accuracy[0], accuracy[1], alike, len(inputs), 0, where)
 
 
 def _flat(outputs: np.ndarray) -> np.ndarray:

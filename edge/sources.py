@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +19,34 @@ if TYPE_CHECKING:
     from fedsys.runs import Run
     from fedsys.task import Examples, Task
 
-_REMEDY = "save one with numpy.savez(FILE, inputs=rows, labels=labels)"
+_REMEDY = (
+    "save one with numpy.savez(FILE, inputs=rows, labels=labels), or with an array for each input "
+    "of the model by its name"
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Rows on this machine. inputs: [rows, ...] float32, finite. labels: [rows] or None."""
+    """Rows on this machine.
 
-    inputs: np.ndarray
+    inputs: [rows, ...] float32, finite; for a model of several inputs one such array for each, by
+        name. labels: [rows] or None.
+    """
+
+    inputs: np.ndarray | Mapping[str, np.ndarray]
     labels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        if isinstance(self.inputs, np.ndarray):
+            return len(self.inputs)
+        return len(next(iter(self.inputs.values())))
+
+    def of(self, names: Sequence[str]) -> list[np.ndarray]:
+        """The arrays of a model's inputs, in the order of their names."""
+        if isinstance(self.inputs, np.ndarray):
+            return [self.inputs]
+        return [self.inputs[name] for name in names if name in self.inputs]
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,53 +133,54 @@ def read_samples(path: Path) -> Samples:
         arrays = _arrays(np.load(path, allow_pickle=False))
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise DataError(f"{path}: is no .npz file of plain arrays ({error}): {_REMEDY}") from None
-    if "inputs" not in arrays:
+    labels = arrays.pop("labels", None)
+    if "inputs" in arrays:
+        inputs = _checked_inputs(arrays["inputs"], "inputs", path)
+        return Samples(inputs, _checked_labels(labels, len(inputs), path))
+    if len(arrays) < 2:
         names = ", ".join(map(repr, arrays)) or "nothing"
         raise DataError(f"{path}: holds {names}, needs an array `inputs`: {_REMEDY}")
-    inputs = arrays["inputs"]
-    return Samples(
-        _checked_inputs(inputs, path), _checked_labels(arrays.get("labels"), inputs, path)
-    )
+    named = {name: _checked_inputs(array, name, path) for name, array in arrays.items()}
+    if len(sizes := {len(array) for array in named.values()}) > 1:
+        raise DataError(f"{path}: its arrays have {min(sizes)} to {max(sizes)} rows: give as many")
+    return Samples(named, _checked_labels(labels, max(sizes), path))
 
 
 def _arrays(loaded: Any) -> dict[str, np.ndarray]:
-    """The arrays of a loaded file that this is about; other names with nothing in them."""
+    """The arrays of a loaded file by name."""
     if isinstance(loaded, np.ndarray):
         return {"an array without a name": loaded}
     with loaded:
-        wanted = ("inputs", "labels")
-        return {name: loaded[name] if name in wanted else np.zeros(0) for name in loaded.files}
+        return {name: loaded[name] for name in loaded.files}
 
 
-def _checked_inputs(inputs: np.ndarray, path: Path) -> np.ndarray:
+def _checked_inputs(inputs: np.ndarray, name: str, path: Path) -> np.ndarray:
     if inputs.dtype.kind not in "biuf":
-        raise DataError(f"{path}: `inputs` must be numbers, not {inputs.dtype}")
+        raise DataError(f"{path}: `{name}` must be numbers, not {inputs.dtype}")
     if inputs.ndim < 2 or not inputs.size:
         raise DataError(
-            f"{path}: `inputs` of shape {inputs.shape} holds no rows: give [rows, ...] as the "
+            f"{path}: `{name}` of shape {inputs.shape} holds no rows: give [rows, ...] as the "
             "model reads them"
         )
     wrong = np.flatnonzero(~np.isfinite(inputs.reshape(len(inputs), -1)).all(axis=1))
     if len(wrong):
         raise DataError(
-            f"{path}: row {wrong[0]} of `inputs` has a NaN or infinite value "
+            f"{path}: row {wrong[0]} of `{name}` has a NaN or infinite value "
             f"({len(wrong)} such rows in all): mend or drop them"
         )
     if inputs.min() == inputs.max():
         raise DataError(
-            f"{path}: every number of `inputs` is {inputs.flat[0]:g}, from which no range can be "
+            f"{path}: every number of `{name}` is {inputs.flat[0]:g}, from which no range can be "
             "learned: give rows such as the chip will see"
         )
     return inputs.astype(np.float32)
 
 
-def _checked_labels(labels: np.ndarray | None, inputs: np.ndarray, path: Path) -> np.ndarray | None:
+def _checked_labels(labels: np.ndarray | None, rows: int, path: Path) -> np.ndarray | None:
     if labels is None:
         return None
-    if labels.shape != (len(inputs),):
-        raise DataError(
-            f"{path}: `labels` of shape {labels.shape} for {len(inputs)} rows: give one a row"
-        )
+    if labels.shape != (rows,):
+        raise DataError(f"{path}: `labels` of shape {labels.shape} for {rows} rows: give one a row")
     if labels.dtype.kind not in "biu" or labels.min() < 0:
         raise DataError(f"{path}: `labels` must be class numbers 0, 1, 2, ..., not {labels.dtype}")
     return labels.astype(np.int64)

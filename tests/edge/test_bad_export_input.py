@@ -68,6 +68,8 @@ def test_a_wrong_option_is_one_line(
     ("arrays", "said"),
     [
         ({"x": ROWS}, "holds 'x', needs an array `inputs`"),
+        ({"a": ROWS, "b": ROWS[:2]}, "its arrays have 2 to 4 rows"),
+        ({"a": ROWS, "b": ROWS * np.nan}, "row 0 of `b` has a NaN"),
         ({"inputs": ROWS[:0]}, "`inputs` of shape (0, 3) holds no rows"),
         ({"inputs": ROWS[0]}, "`inputs` of shape (3,) holds no rows"),
         ({"inputs": ROWS * 0}, "every number of `inputs` is 0"),

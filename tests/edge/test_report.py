@@ -108,6 +108,12 @@ def test_a_broken_budget_says_by_how_much_and_what_would_help(
         assert word in line
 
 
+def test_a_compiler_for_speed_is_named_where_it_would_do() -> None:
+    fast = Check("cortex-m4 -O3", "passed", "", 9, 0, 400_000)
+    (line,) = Budget(instructions=500_000).broken(replace(FIGURES, checks=(fast,)))
+    assert line.endswith("--optimise speed needs 400 k")
+
+
 def test_what_is_not_known_breaks_its_budget() -> None:
     unknown = replace(FIGURES, score=None, instructions=None)
     lines = Budget(drop=1, instructions=10**9).broken(unknown)

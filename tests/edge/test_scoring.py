@@ -46,3 +46,11 @@ def test_the_runtime_and_the_chip_answer_alike() -> None:
     chip, runtime = chip_answer(lower(model)), runtime_answer(_model("LOGISTIC"), model)
     assert np.abs(chip(ROWS) - runtime(ROWS)).max() <= 1 / 256
     assert chip(ROWS).shape == runtime(ROWS).shape == (4, 1)
+
+
+def test_rows_of_several_inputs_come_in_the_models_order() -> None:
+    samples = Samples({"b": ROWS, "a": 2 * ROWS})
+    assert len(samples) == 4
+    first, second = samples.of(["a", "b"])
+    assert (first == 2 * ROWS).all() and (second == ROWS).all()
+    assert Samples(ROWS).of(["whatever"])[0] is ROWS
