@@ -85,50 +85,54 @@ def trained(seed: int, epochs: int) -> Any:
     return model
 
 
-def in_worker(seeds: Sequence[int], epochs: int, rounds: int, folder: Path) -> dict[str, Any]:
-    """Name of a way -> .tflite bytes of each seed; all in one process, which starts slowly."""
+def in_worker(
+    seeds: Sequence[int], ways: Sequence[str], epochs: int, rounds: int, folder: Path
+) -> dict[str, Any]:
+    """Way -> .tflite bytes of each seed; all in one process, which starts slowly."""
     from fedsys.edge import convert, qat_worker, quantize, ranges
 
-    made: dict[str, list[bytes]] = {name: [] for name in WAYS}
+    made: dict[str, list[bytes]] = {way: [] for way in ways}
     for seed in seeds:
         path = folder / f"{seed}.keras"
         model, data = trained(seed, epochs), digits(seed)
         model.save(path)
-        made[FLOAT].append(convert.convert(model))
-        calibrated = ranges.calibrate(made[FLOAT][-1], data.rows)
-        made[POST].append(quantize.quantize_here(made[FLOAT][-1], calibrated, "int8"))
-        for name, how, count in (
-            (COLD, "cold", rounds),
-            (NONE, "measured", 0),
-            (SEEDED, "measured", rounds),
-        ):
-            tuned = qat_worker.fine_tune(
-                path,
-                data.rows,
-                data.labels,
-                data.partition.order,
-                data.partition.start,
-                objective="classes",
-                qat=True,
-                prune=None,
-                cluster=None,
-                ranges=how,
-                rounds=count,
-                cohort=len(data.partition),
-                epochs=1,
-                batch=16,
-                rate=RATE,
-                seed=seed,
-                progress=folder / "progress.txt",
-            )
-            made[name].append(tuned["tflite"])
+        for way in ways:
+            if way in (FLOAT, POST):
+                file = convert.convert(model)
+            if way == POST:
+                file = quantize.quantize_here(file, ranges.calibrate(file, data.rows), "int8")
+            if way in (COLD, NONE, SEEDED):
+                tuned = qat_worker.fine_tune(
+                    path,
+                    data.rows,
+                    data.labels,
+                    data.partition.order,
+                    data.partition.start,
+                    objective="classes",
+                    qat=True,
+                    prune=None,
+                    cluster=None,
+                    ranges="cold" if way == COLD else "measured",
+                    rounds=0 if way == NONE else rounds,
+                    cohort=len(data.partition),
+                    epochs=1,
+                    batch=16,
+                    rate=RATE,
+                    seed=seed,
+                    progress=folder / "progress.txt",
+                )
+                file = tuned["tflite"]
+            made[way].append(file)
     return made
 
 
 def accuracies(
-    seeds: Sequence[int] = (0, 1, 2), epochs: int = 15, rounds: int = ROUNDS
+    seeds: Sequence[int] = (0, 1, 2),
+    ways: Sequence[str] = WAYS,
+    epochs: int = 15,
+    rounds: int = ROUNDS,
 ) -> Mapping[str, list[float]]:
-    """Name of a way -> test accuracy for each seed, as the chip has it."""
+    """Way -> test accuracy for each seed, as the chip has it."""
     from fedsys.edge import ranges, worker
     from fedsys.edge.evaluate import integer_outputs
     from fedsys.edge.lower import lower
@@ -141,20 +145,21 @@ def accuracies(
             timeout=3600,
             environment={"TF_USE_LEGACY_KERAS": "1"},
             seeds=list(seeds),
+            ways=list(ways),
             epochs=epochs,
             rounds=rounds,
             folder=Path(folder),
         )
     found: dict[str, list[float]] = {}
-    for name, files in made.items():
-        found[name] = []
+    for way, files in made.items():
+        found[way] = []
         for seed, file in zip(seeds, files, strict=True):
             data = digits(seed)
-            if name == FLOAT:
+            if way == FLOAT:
                 outputs = ranges.outputs(file, data.test_rows)
             else:
                 outputs = integer_outputs(lower(read(file)), data.test_rows)
-            found[name].append(float((outputs.argmax(axis=1) == data.test_labels).mean()))
+            found[way].append(float((outputs.argmax(axis=1) == data.test_labels).mean()))
     return found
 
 
@@ -164,7 +169,7 @@ def main() -> None:
     options = parser.parse_args()
     seeds = (0,) if options.tiny else (0, 1, 2)
     epochs, rounds = (1, 1) if options.tiny else (15, ROUNDS)
-    found = accuracies(seeds, epochs, rounds)
+    found = accuracies(seeds, WAYS, epochs, rounds)
     print(machine())
     print(f"\nTest accuracy, {len(GAINS)} clients of two classes, gains {GAINS}, {rounds} rounds\n")
     header = ["", *(f"seed {seed}" for seed in seeds), "mean"]

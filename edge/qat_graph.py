@@ -10,12 +10,15 @@ It runs only in a worker process (`qat_worker`).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from fedsys.edge.flatbuffer import packed, text, unpacked
 from fedsys.edge.legacy import Translated, Weight, weight_name
+from fedsys.edge.naming import MARK, rename
 from fedsys.errors import ExportError
 
 DECAY = 0.999
@@ -222,10 +225,10 @@ def widened(pairs: np.ndarray) -> np.ndarray:
     return np.stack([low, np.maximum(high, low + NARROWEST)], axis=1)
 
 
-def convert(graph: Graph, shape: tuple[int, ...]) -> bytes:
+def convert(graph: Graph, shape: tuple[int, ...], names: tuple[list[str], list[str]]) -> bytes:
     """The .tflite bytes of the model by the ranges and weights it has: int8 in, between and out.
 
-    shape: of a row.
+    shape: of a row. names: of the input and of the output.
     """
     import tensorflow as tf
 
@@ -234,10 +237,19 @@ def convert(graph: Graph, shape: tuple[int, ...]) -> bytes:
         lambda rows: graph.model(rows, training=False),
         input_signature=[tf.TensorSpec((1, *shape), tf.float32)],
     )
+    # The converter saves what it is given first: the variables, not all that Keras traces.
+    held = tf.Module()
+    held.variables_held = list(graph.model.variables)
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [forward.get_concrete_function()], graph.model
+        [forward.get_concrete_function()], held
     )
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.inference_input_type = tf.int8
     converter.inference_output_type = tf.int8
-    return bytes(converter.convert())
+    made = unpacked(bytes(converter.convert()))
+    for tensor in made.subgraphs[0].tensors:
+        # `functional_3/quant_stem/Conv2D`: the layer's name, marked as `naming` expects it.
+        marked = re.sub(r"[^/;]+/quant_([^/;]+)", rf"model{MARK}/\1{MARK}", text(tensor.name))
+        tensor.name = marked.encode()
+    rename(made, *names)
+    return packed(made)

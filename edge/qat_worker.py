@@ -110,7 +110,7 @@ def fine_tune(
         "payload": _payload(graph),
     }
     return {
-        "tflite": qat_graph.convert(graph, shape),
+        "tflite": qat_graph.convert(graph, shape, _ends(source)),
         "keras": _keras_bytes(source, translated, graph),
         "report": report,
     }
@@ -125,6 +125,11 @@ def _load(keras_file: Path) -> Any:
     except Exception as error:  # Keras raises many kinds for a file that is not whole
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"{keras_file}: not a Keras model that can be read: {said[0]}") from error
+
+
+def _ends(source: Any) -> tuple[list[str], list[str]]:
+    """What the file calls its input and its output: the input's name, the last layer's."""
+    return [source.inputs[0].name], [source.outputs[0]._keras_history.operation.name]
 
 
 def _check(model: Any, rows: np.ndarray, labels: np.ndarray, objective: str) -> tuple[int, ...]:

@@ -267,7 +267,8 @@ def tune(
         arguments = {**shared, **differing}
         file = folder / f"{arguments.pop('keras', 'narrow')}.keras"
         try:
-            made[name] = qat_worker.fine_tune(file, **arguments)
+            tuned = qat_worker.fine_tune(file, **arguments)
+            made[name] = {**tuned, **_read(tuned["keras"], folder, arguments["rows"])}
         except FedsysError as error:
             made[name] = f"{type(error).__name__}: {error}"
     return made
@@ -286,16 +287,14 @@ def _others() -> dict[str, Any]:
     return {"linear": linear, "double": double}
 
 
-def weights(files: Mapping[str, bytes], folder: Path, rows: np.ndarray) -> dict[str, Any]:
-    """Of .keras files: their weights by layer and name, and outputs on rows where they fit."""
+def _read(data: bytes, folder: Path, rows: np.ndarray) -> dict[str, Any]:
+    """Of a .keras file: its weights by layer and name, and its outputs on rows."""
     import keras
 
-    found = {}
-    for name, data in files.items():
-        path = folder / "read.keras"
-        path.write_bytes(data)
-        model = keras.saving.load_model(path)
-        named = {v.path: v.numpy() for v in model.weights}
-        fits = tuple(model.input_shape[1:]) == rows.shape[1:]
-        found[name] = {"weights": named, "outputs": np.asarray(model(rows)) if fits else None}
-    return found
+    path = folder / "read.keras"
+    path.write_bytes(data)
+    model = keras.saving.load_model(path)
+    return {
+        "weights": {variable.path: variable.numpy() for variable in model.weights},
+        "outputs": np.asarray(model(rows)),
+    }
