@@ -105,8 +105,22 @@ class Sizes:
 
 
 def missing(*tools: str) -> tuple[str, ...]:
-    """Those of the tools that are not installed."""
-    return tuple(tool for tool in tools if shutil.which(tool) is None)
+    """Those of the tools that are not installed; a cross-compiler without a C library is not."""
+    return tuple(tool for tool in tools if not _installed(tool))
+
+
+def _installed(tool: str) -> bool:
+    path = shutil.which(tool)
+    return path is not None and (tool != "arm-none-eabi-gcc" or _has_library(path))
+
+
+@cache
+def _has_library(compiler: str) -> bool:
+    """Whether the cross-compiler finds newlib, which is a package of its own."""
+    command = [compiler, "-print-file-name=libc.a"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    # What it does not find it gives back as a bare name.
+    return os.path.isabs(found)
 
 
 def install(*tools: str) -> str:

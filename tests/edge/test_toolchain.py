@@ -173,3 +173,12 @@ def test_a_missing_tool_is_named_with_what_to_install(monkeypatch):
         emulate(firmware)
     with pytest.raises(ExportError, match="cc is not installed: apt install gcc"):
         run_on_host({"main.c": "int main(void) { return 0; }"})
+
+
+def test_a_cross_compiler_without_a_c_library_is_as_good_as_none(tmp_path, monkeypatch):
+    compiler = tmp_path / "arm-none-eabi-gcc"
+    compiler.write_text("#!/bin/sh\necho libc.a\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    with pytest.raises(ExportError, match="apt install gcc-arm-none-eabi libnewlib-arm-none-eabi"):
+        build({"main.c": "int main(void) { return 0; }"}, target("cortex-m4"))
