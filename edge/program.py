@@ -35,23 +35,18 @@ class Node:
 
 
 @dataclass(frozen=True, eq=False)
-class Convolution(Node):
-    """CONV_2D.
+class Weighted(Node):
+    """A step with weights: sums of (input + input_offset) * kernel, + bias, scaled for each output
+    channel, + output_offset, limited.
 
-    sum over kernel and input channels of (input + input_offset) * kernel, + bias, scaled for
-    each output channel, + output_offset, limited. Input outside the image counts as zero.
-
-    kernel: [out, rows, columns, in / groups] int8; bias: [out] int32.
-    multiplier, shift: [out] int32. stride, dilation: (rows, columns). pad: (top, left).
+    kernel: int8, in an order of its own for each kind. bias, multiplier, shift: [out] int32;
+    factors are all alike where the kernel has one scale.
     """
 
     kernel: np.ndarray
     bias: np.ndarray
     multiplier: np.ndarray
     shift: np.ndarray
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-    pad: tuple[int, int]
     input_offset: int
     output_offset: int
     low: int
@@ -59,64 +54,47 @@ class Convolution(Node):
 
 
 @dataclass(frozen=True, eq=False)
-class DepthwiseConvolution(Node):
-    """DEPTHWISE_CONV_2D: output channel o sees input channel o // depth alone.
+class Convolution(Weighted):
+    """CONV_2D. The sum runs over kernel and input channels; input outside the image counts zero.
 
-    kernel: [rows, columns, out] int8; depth: output channels an input channel. Else as
-    `Convolution`.
+    kernel: [out, rows, columns, in / groups]. stride, dilation: (rows, columns). pad: (top, left).
     """
 
-    kernel: np.ndarray
-    bias: np.ndarray
-    multiplier: np.ndarray
-    shift: np.ndarray
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    pad: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class DepthwiseConvolution(Weighted):
+    """DEPTHWISE_CONV_2D: output channel o sees input channel o // depth alone.
+
+    kernel: [rows, columns, out]. depth: output channels an input channel. Else as `Convolution`.
+    """
+
     stride: tuple[int, int]
     dilation: tuple[int, int]
     pad: tuple[int, int]
     depth: int
-    input_offset: int
-    output_offset: int
-    low: int
-    high: int
 
 
 @dataclass(frozen=True, eq=False)
-class TransposedConvolution(Node):
+class TransposedConvolution(Weighted):
     """TRANSPOSE_CONV: each input position adds its kernel to the outputs around it.
 
     Input (r, c) reaches output (r * stride - pad + kernel row, ...). kernel: [out, rows, columns,
-    in] int8; pad: (top, left) cut off the output. Else as `Convolution`.
+    in]; pad: (top, left) cut off the output.
     """
 
-    kernel: np.ndarray
-    bias: np.ndarray
-    multiplier: np.ndarray
-    shift: np.ndarray
     stride: tuple[int, int]
     pad: tuple[int, int]
-    input_offset: int
-    output_offset: int
-    low: int
-    high: int
 
 
 @dataclass(frozen=True, eq=False)
-class FullyConnected(Node):
-    """FULLY_CONNECTED: `rows` vectors, each times the kernel.
-
-    kernel: [out, in] int8; bias: [out] int32; multiplier, shift: [out] (all alike where the
-    kernel has one scale).
-    """
+class FullyConnected(Weighted):
+    """FULLY_CONNECTED: `rows` vectors, each times the kernel, [out, in]."""
 
     rows: int
-    kernel: np.ndarray
-    bias: np.ndarray
-    multiplier: np.ndarray
-    shift: np.ndarray
-    input_offset: int
-    output_offset: int
-    low: int
-    high: int
 
 
 @dataclass(frozen=True, eq=False)

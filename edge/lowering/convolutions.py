@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -34,20 +34,9 @@ from fedsys.edge.program import (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class _Weights:
-    """What a kernel multiplies by: see `program.Convolution` for the fields."""
-
-    kernel: np.ndarray
-    bias: np.ndarray
-    multiplier: np.ndarray
-    shift: np.ndarray
-
-
 def _convolution(model: Model, operator: Operator) -> Sequence[Node]:
     require_arity(model, operator, range(2, 4))
     image, output = input_tensor(model, operator, 0), output_tensor(model, operator)
-    given, result = affine(model, operator, image), affine(model, operator, output)
     kernel = _kernel(model, operator, 1, 4)
     out, kernel_rows, kernel_columns, depth = kernel.shape
     channels = image.shape[-1] if image.shape else 0
@@ -60,23 +49,15 @@ def _convolution(model: Model, operator: Operator) -> Sequence[Node]:
     places = window(model, operator, image, (kernel_rows, kernel_columns), dilated=True)
     require_shape(model, operator, output, (1, *places.output, out))
     weights = _weights(model, operator, image, output, kernel, axis=0, bias=2)
-    low, high = limits(model, operator, result)
     return [
         Convolution(
             operator,
             (image.index,),
             output.index,
-            kernel=weights.kernel,
-            bias=weights.bias,
-            multiplier=weights.multiplier,
-            shift=weights.shift,
+            **weights,
             stride=places.stride,
             dilation=places.dilation,
             pad=places.pad,
-            input_offset=-given.zero_point,
-            output_offset=result.zero_point,
-            low=low,
-            high=high,
         )
     ]
 
@@ -84,7 +65,6 @@ def _convolution(model: Model, operator: Operator) -> Sequence[Node]:
 def _depthwise(model: Model, operator: Operator) -> Sequence[Node]:
     require_arity(model, operator, range(2, 4))
     image, output = input_tensor(model, operator, 0), output_tensor(model, operator)
-    given, result = affine(model, operator, image), affine(model, operator, output)
     kernel = _kernel(model, operator, 1, 4)
     one, kernel_rows, kernel_columns, out = kernel.shape
     channels = image.shape[-1] if image.shape else 0
@@ -99,24 +79,16 @@ def _depthwise(model: Model, operator: Operator) -> Sequence[Node]:
     places = window(model, operator, image, (kernel_rows, kernel_columns), dilated=True)
     require_shape(model, operator, output, (1, *places.output, out))
     weights = _weights(model, operator, image, output, kernel, axis=3, bias=2)
-    low, high = limits(model, operator, result)
     return [
         DepthwiseConvolution(
             operator,
             (image.index,),
             output.index,
-            kernel=weights.kernel[0],
-            bias=weights.bias,
-            multiplier=weights.multiplier,
-            shift=weights.shift,
+            **{**weights, "kernel": kernel[0]},
             stride=places.stride,
             dilation=places.dilation,
             pad=places.pad,
             depth=depth,
-            input_offset=-given.zero_point,
-            output_offset=result.zero_point,
-            low=low,
-            high=high,
         )
     ]
 
@@ -125,7 +97,6 @@ def _transposed(model: Model, operator: Operator) -> Sequence[Node]:
     """Inputs: output shape, kernel, image, perhaps a bias."""
     require_arity(model, operator, range(3, 5))
     image, output = input_tensor(model, operator, 2), output_tensor(model, operator)
-    given, result = affine(model, operator, image), affine(model, operator, output)
     shape = constant(model, operator, 0, np.int32, "output shape")
     kernel = _kernel(model, operator, 1, 4)
     out, kernel_rows, kernel_columns, channels = kernel.shape
@@ -138,22 +109,14 @@ def _transposed(model: Model, operator: Operator) -> Sequence[Node]:
     places = window(model, operator, output, (kernel_rows, kernel_columns), dilated=False)
     require_shape(model, operator, image, (1, *places.output, channels))
     weights = _weights(model, operator, image, output, kernel, axis=0, bias=3)
-    low, high = limits(model, operator, result)
     return [
         TransposedConvolution(
             operator,
             (image.index,),
             output.index,
-            kernel=weights.kernel,
-            bias=weights.bias,
-            multiplier=weights.multiplier,
-            shift=weights.shift,
+            **weights,
             stride=places.stride,
             pad=places.pad,
-            input_offset=-given.zero_point,
-            output_offset=result.zero_point,
-            low=low,
-            high=high,
         )
     ]
 
@@ -161,7 +124,6 @@ def _transposed(model: Model, operator: Operator) -> Sequence[Node]:
 def _fully_connected(model: Model, operator: Operator) -> Sequence[Node]:
     require_arity(model, operator, range(2, 4))
     vectors, output = input_tensor(model, operator, 0), output_tensor(model, operator)
-    given, result = affine(model, operator, vectors), affine(model, operator, output)
     layout = operator.options.get("weights_format", "DEFAULT")
     if layout != "DEFAULT":
         raise refusal(model, operator, f"weights in the order {layout}", "convert it anew")
@@ -182,21 +144,13 @@ def _fully_connected(model: Model, operator: Operator) -> Sequence[Node]:
             "the file contradicts itself",
         )
     weights = _weights(model, operator, vectors, output, kernel, axis=0, bias=2)
-    low, high = limits(model, operator, result)
     return [
         FullyConnected(
             operator,
             (vectors.index,),
             output.index,
+            **weights,
             rows=rows,
-            kernel=weights.kernel,
-            bias=weights.bias,
-            multiplier=weights.multiplier,
-            shift=weights.shift,
-            input_offset=-given.zero_point,
-            output_offset=result.zero_point,
-            low=low,
-            high=high,
         )
     ]
 
@@ -223,8 +177,8 @@ def _weights(
     *,
     axis: int,
     bias: int,
-) -> _Weights:
-    """Kernel, bias and factors of each output channel, which lie along `axis` of the kernel.
+) -> dict[str, Any]:
+    """The fields of `Weighted`. Output channels lie along `axis` of the kernel.
 
     bias: the place of the bias among the inputs. Refuses what could leave int32.
     """
@@ -245,7 +199,17 @@ def _weights(
         for factor, largest in zip(factors, sums, strict=True)
     ]
     multiplier, shift = np.array(pairs, np.int32).T
-    return _Weights(kernel, biases, np.ascontiguousarray(multiplier), np.ascontiguousarray(shift))
+    low, high = limits(model, operator, target)
+    return {
+        "kernel": kernel,
+        "bias": biases,
+        "multiplier": np.ascontiguousarray(multiplier),
+        "shift": np.ascontiguousarray(shift),
+        "input_offset": -source.zero_point,
+        "output_offset": target.zero_point,
+        "low": low,
+        "high": high,
+    }
 
 
 def _factors(operator: Operator, source: Affine, scales: np.ndarray, target: Affine) -> list[float]:
