@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedsys.edge.budget import Budget
 from fedsys.edge.merges import MERGES
@@ -28,6 +29,9 @@ from fedsys.storage import storing
 
 METHODS = ("int8", "int16", "float", "dynamic", "qat")
 REPORTS = ("report.txt", "report.json", "report.html")
+if TYPE_CHECKING:
+    from fedsys.task import Task
+
 Say = Callable[[str], None]
 
 
@@ -91,19 +95,21 @@ def export(
     options: Options | None = None,
     *,
     runs: str | Path = "runs",
+    task: Task | None = None,
     say: Say = lambda line: None,
 ) -> Exported:
     """Exports a run (folder or name), a .keras file or an int8 .tflite file into the folder `out`.
 
-    runs: folder of the runs. say: is told each step. The caller asks `options.budget.check` of
-    the figures. Raises a FedsysError that names what is wrong; then `out` is as before.
+    runs: folder of the runs. task: as it was given to `simulate`, if it was. say: is told each
+    step. The caller asks `options.budget.check` of the figures. Raises a FedsysError that names
+    what is wrong; then `out` is as before.
     """
     from fedsys.edge.making import make
 
     options = options or Options()
     out = Path(out)
     _free(out)
-    found = find(source, runs, options.calibration, options.method, options.tunes)
+    found = find(source, runs, options.calibration, options.method, options.tunes, task)
     with _appearing(out) as folder:
         figures = make(found, options, folder, say)
         broken, lines = options.budget.broken(figures), options.budget.lines(figures)

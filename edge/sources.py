@@ -88,13 +88,19 @@ class Source:
 
 
 def find(
-    source: str | Path, runs: Path | str, calibration: Path | None, method: str, tunes: bool
+    source: str | Path,
+    runs: Path | str,
+    calibration: Path | None,
+    method: str,
+    tunes: bool,
+    task: Task | None = None,
 ) -> Source:
     """The source that a user named: a .keras or .tflite file, or a run's folder or name.
 
     runs: the folder of runs. calibration: an .npz of sample rows. tunes: whether clients are to
-    fine-tune the model. Raises UsageError where the
-    options do not fit the source, DataError and StorageError where something is not there.
+    fine-tune the model. task: of a run that was handed its task in Python. Raises UsageError
+    where the options do not fit the source, DataError and StorageError where something is not
+    there.
     """
     path = Path(source)
     samples = read_samples(calibration) if calibration is not None else None
@@ -122,7 +128,7 @@ def find(
                 "samples.npz (an array `inputs`), or export the run that made the model"
             )
         return Source(str(path), keras=path, samples=samples)
-    return _of_run(str(source), runs, samples)
+    return _of_run(str(source), runs, samples, task)
 
 
 def read_samples(path: Path) -> Samples:
@@ -195,7 +201,7 @@ def _content(path: Path) -> bytes:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _of_run(name: str, runs: Path | str, samples: Samples | None) -> Source:
+def _of_run(name: str, runs: Path | str, samples: Samples | None, task: Task | None) -> Source:
     """A run's model, with the clients of its experiment."""
     from fedsys.runs import Run
 
@@ -212,7 +218,7 @@ def _of_run(name: str, runs: Path | str, samples: Samples | None) -> Source:
         raise StorageError(
             f"{run.folder}: has no model yet: finish it with fedsys simulate --resume {run.folder}"
         )
-    federation = _federation(run)
+    federation = _federation(run, task)
     return Source(
         str(run.folder),
         keras=run.folder / "model.keras",
@@ -223,7 +229,7 @@ def _of_run(name: str, runs: Path | str, samples: Samples | None) -> Source:
     )
 
 
-def _federation(run: Run) -> Federation:
+def _federation(run: Run, given: Task | None) -> Federation:
     """The clients of a run, drawn again as they were."""
     from fedsys.objectives import objective
     from fedsys.partition import Partition
@@ -231,12 +237,13 @@ def _federation(run: Run) -> Federation:
     from fedsys.setting import DEFAULT_COHORT, draw_partition
 
     experiment = run.experiment
-    task = experiment.task.load()
+    task = given or experiment.task.load()
     known = run.known.get("task")
     if known is not None and known != task.name:
         raise UsageError(
-            f"{run.folder}: was run on a task {known!r} that was handed over in Python, and "
-            f"experiment.toml names {task.name!r}: export its model.keras with --calibration"
+            f"{run.folder}: was run on a task {known!r} that was handed over in Python, "
+            f"not on {task.name!r}: hand it to export(), or export its model.keras with "
+            "--calibration"
         )
     partition = draw_partition(experiment, task.train)
     held, held_by = task.train, partition

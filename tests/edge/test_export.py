@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -307,5 +308,8 @@ def test_a_run_of_a_task_handed_over_in_python_is_told(run: Run, tmp_path: Path,
     facts = json.loads(Path("other/run.json").read_text())
     Path("other/run.json").write_text(json.dumps({**facts, "task": "mine"}))
     cli("export", "other").refused(2, "'mine' that was handed over in Python", "--calibration")
+    mine = replace(run.experiment.task.load(), name="mine", classes=tuple("abcdefghij"))
+    export("other", "mine", Options(verify=False), task=mine)
+    assert json.loads(Path("mine/project.json").read_text())["labels"] == list("abcdefghij")
     Path("other/model.keras").unlink()
     cli("export", "other").refused(9, "other: has no model yet", "--resume")
