@@ -23,7 +23,7 @@ GAINS = (0.1, 0.25, 0.6, 1.5, 4.0)
 """Of the clients' sensors."""
 TRAINED = 1200
 """Rows that the clients hold; the others are the test set."""
-ROUNDS, RATE = 5, 0.003
+EPOCHS, ROUNDS, RATE = 25, 5, 0.001
 WAYS = ("float", "post-training", "QAT, cold", "QAT, seeded, 0 rounds", "QAT, seeded")
 FLOAT, POST, COLD, NONE, SEEDED = WAYS
 
@@ -129,7 +129,7 @@ def in_worker(
 def accuracies(
     seeds: Sequence[int] = (0, 1, 2),
     ways: Sequence[str] = WAYS,
-    epochs: int = 15,
+    epochs: int = EPOCHS,
     rounds: int = ROUNDS,
 ) -> Mapping[str, list[float]]:
     """Way -> test accuracy for each seed, as the chip has it."""
@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="one seed, few epochs")
     options = parser.parse_args()
     seeds = (0,) if options.tiny else (0, 1, 2)
-    epochs, rounds = (1, 1) if options.tiny else (15, ROUNDS)
+    epochs, rounds = (1, 1) if options.tiny else (EPOCHS, ROUNDS)
     found = accuracies(seeds, WAYS, epochs, rounds)
     print(machine())
     print(f"\nTest accuracy, {len(GAINS)} clients of two classes, gains {GAINS}, {rounds} rounds\n")

@@ -72,7 +72,7 @@ def fine_tune_rows(
     cohort: int | None = None,
     epochs: int = 1,
     batch: int = 16,
-    rate: float = 0.01,
+    rate: float = 0.001,
     seed: int = 0,
     progress: Callable[[str], None] = lambda line: None,
     timeout: float = 3600.0,
@@ -83,7 +83,8 @@ def fine_tune_rows(
     qat: train with quantisation emulated; else in float, and only the result is quantised.
     prune: share of each kernel's weights that becomes zero. cluster: most different values that
         a kernel of int8 has. ranges: one of `RANGES`. cohort: clients a round, all where None.
-    epochs, batch, rate: of plain SGD at a client. progress: called with a line after each round,
+    epochs, batch, rate: of plain SGD at a client; a higher rate lets clients with labels of their
+        own pull the model apart. progress: called with a line after each round,
         from another thread. timeout: seconds.
 
     Batch normalisation keeps its running averages. The same arguments give the same bytes.
