@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from fedsys.edge.project import Details
 
 
+LEARNED = ("rule", "clients", "rows", "refused")
+"""What a project's README says of the calibration; `project.json` has all of it."""
+
+
 @dataclass(frozen=True)
 class Port:
     """An input or output of the model. scale: as a C literal; None where it is not quantised."""
@@ -74,7 +78,9 @@ def context(
         "labels": [c_string(label) for label in details.labels],
         "prepare": _prepare(details.prepared, program),
         "prepared_note": _plain(details.prepared),
-        "calibration_note": _plain(details.calibration),
+        "calibration_note": _plain(
+            {key: details.calibration[key] for key in LEARNED if details.calibration.get(key)}
+        ),
         "has_rows": any(vector.kind == "row" for vector in golden.vectors),
         **golden_fields(program, golden),
         "bytes": len(tflite),

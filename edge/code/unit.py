@@ -136,7 +136,7 @@ def _listed(values: np.ndarray) -> str:
 
 def comment(text: str, limit: int = 80) -> str:
     """Text of a file made harmless for a comment: plain letters, no `*`, no trigraph, cut."""
-    return re.sub(r"/(?=/)", "_", re.sub(r"[^A-Za-z0-9_.:;/ +-]", "_", text)[:limit])
+    return re.sub(r"/(?=/)", "_", re.sub(r"[^A-Za-z0-9_.:;,'()=/ +-]", "_", text)[:limit])
 
 
 def loops(sizes: str, rank: int, body: str, letter: str = "i") -> str:
