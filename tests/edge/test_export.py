@@ -290,7 +290,7 @@ def test_clients_fine_tune_where_that_is_asked_for(
     assert figures.method == "qat" and figures.calibration is not None
     assert (figures.calibration.payload, figures.calibration.clients) == (4242, 6)
     assert "40% of the kernels' weights are zero" in figures.notes[0]
-    assert "at most 16 different" in figures.notes[0]
+    assert "at most 16 different" in figures.notes[0] and "compressed" in figures.notes[0]
 
 
 def test_a_cohort_is_drawn_by_the_runs_seed(run: Run, tmp_path: Path) -> None:
