@@ -1,6 +1,7 @@
 """What is in a .tflite file, operator by operator, and what keeps it off a microcontroller.
 
-For any file: float, hybrid, int8, ours or not. Nothing is run and nothing is lowered.
+For any file: float, hybrid, int8, ours or not. Nothing is run. What can be computed is asked of
+`lower`, operator by operator, so that a file without obstacles is one that can be exported.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedsys.edge.lower import INSTEAD, LOWERINGS, lower, refusals
 from fedsys.edge.model import Model, Operator, Tensor
 from fedsys.edge.reader import printable, read
-from fedsys.errors import DataError
+from fedsys.errors import DataError, ExportError
 
-_WEIGHTED = frozenset(
-    """CONV_2D DEPTHWISE_CONV_2D TRANSPOSE_CONV FULLY_CONNECTED BATCH_MATMUL CONV_3D SVDF RNN
-    UNIDIRECTIONAL_SEQUENCE_LSTM UNIDIRECTIONAL_SEQUENCE_RNN LSTM BIDIRECTIONAL_SEQUENCE_LSTM
-    BIDIRECTIONAL_SEQUENCE_RNN""".split()  # noqa: SIM905
-)
-QUANTIZE = "quantise the whole model to int8 with `fedsys export --method int8`"
+_WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"})
+QUANTIZE = "export the run or the .keras file that it was made of: `fedsys export` makes it int8"
+BUILTIN = "use a layer that converts to builtin operators"
+NAMED = 3
+"""Operators that a line of the terminal names at most."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def inspect(path: Path | str) -> Inspection:
         reason, _, remedy = str(error).removeprefix(f"{path}: ").partition("; ")
         obstacles.append(Obstacle(None, "", "", reason, remedy))
     steps = tuple(_steps(model))
-    obstacles.extend(filter(None, (_obstacle(op, model.tensors) for op in model.operators)))
+    obstacles.extend(_obstacles(model))
     return Inspection(
         path=str(path),
         file_bytes=model.bytes,
@@ -160,10 +161,22 @@ def text(inspection: Inspection) -> str:
     ]
     if not inspection.obstacles:
         lines.append("nothing found that stands against running on a microcontroller")
-    for found in inspection.obstacles:
-        where = "" if found.operator is None else f"{found.operator} {found.code} ({found.name}) "
-        lines.append(f"obstacle: {where}{found.reason}; {found.remedy}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_told(inspection.obstacles)])
+
+
+def _told(obstacles: Sequence[Obstacle]) -> Iterator[str]:
+    """A line for all operators that the same stands against."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for found in obstacles:
+        places = alike.setdefault((found.reason, found.remedy), [])
+        if found.operator is not None:
+            places.append(f"{found.operator} {found.code} ({printable(found.name, 32)})")
+    for (reason, remedy), places in alike.items():
+        where = ", ".join(places[:NAMED])
+        if len(places) > NAMED:
+            where += f" and {len(places) - NAMED} more"
+        where += ": each " if len(places) > 1 else " " if places else ""
+        yield f"obstacle: {where}{reason}{f'; {remedy}' if remedy else ''}"
 
 
 # --- counting ------------------------------------------------------------------------------------
@@ -250,11 +263,33 @@ def _parameter(tensor: Tensor) -> bool:
 # --- obstacles -----------------------------------------------------------------------------------
 
 
-def _obstacle(op: Operator, tensors: Sequence[Tensor]) -> Obstacle | None:
-    inputs = [tensors[n] for n in op.inputs if n >= 0]
-    outputs = [tensors[n] for n in op.outputs]
-    told = _reason(op, inputs, outputs)
-    return None if told is None else Obstacle(op.index, op.code, _name(outputs), *told)
+def _obstacles(model: Model) -> Iterator[Obstacle]:
+    """What stands against each operator, in words that fit the whole file where there are such."""
+    refused = refusals(model)
+    found = False
+    for op in model.operators:
+        inputs = [model.tensors[n] for n in op.inputs if n >= 0]
+        outputs = [model.tensors[n] for n in op.outputs]
+        told = _reason(op, inputs, outputs)
+        if told is None and op.index in refused:
+            told = _parted(refused[op.index])
+        if told is not None:
+            found = True
+            yield Obstacle(op.index, op.code, _name(outputs), *told)
+    if not found:
+        try:
+            lower(model)
+        except ExportError as error:  # of the whole, such as an input that is far too large
+            yield Obstacle(None, "", "", *_parted(error))
+
+
+def _parted(error: Exception) -> tuple[str, str]:
+    """(what is wrong, what to do instead) of a refusal, which begins with operator and layer."""
+    told = str(error)
+    head, _, rest = told.partition("': ")
+    told = rest if " of layer '" in head else told
+    reason, _, remedy = told.partition("; ")
+    return reason, remedy
 
 
 def _reason(
@@ -262,13 +297,18 @@ def _reason(
 ) -> tuple[str, str] | None:
     """(what is wrong, what to do instead), or None."""
     if op.custom and op.code.startswith("Flex"):
-        return "needs TensorFlow itself (Flex)", "use a layer that converts to builtin operators"
+        return "needs TensorFlow itself (Flex)", BUILTIN
     if op.custom:
-        return "is a custom operator", "use a layer that converts to builtin operators"
-    if op.code in ("SHAPE", "RANK") or (outputs and all(map(_sizes, outputs))):
+        return "is a custom operator", BUILTIN
+    sizes = op.code not in INSTEAD and outputs and all(map(_sizes, outputs))
+    if op.code in ("SHAPE", "RANK") or sizes:
         return "computes shapes", "convert the model with a static batch of one"
+    if op.code not in LOWERINGS:
+        return None  # whatever it computes in: `lower` says what to use instead
     if any(t.dtype.name == "uint8" for t in (*inputs, *outputs)):
         return "works on uint8, which is out of use", QUANTIZE
+    if any(t.dtype.name == "int16" for t in (*inputs, *outputs)):
+        return "works on int16, which TensorFlow Lite Micro runs and generated C does not", QUANTIZE
     floats = [t for t in (*inputs, *outputs) if t.dtype.kind == "f" and not t.constant]
     weights = [t for t in inputs if t.constant and _parameter(t)]
     if floats and op.code in _WEIGHTED and any(t.dtype.kind == "i" for t in weights):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fedsys.edge.lowering import convolutions, elementwise, movement, pooling, softmax
 from fedsys.edge.lowering.shared import Lowering, refusal
@@ -65,17 +65,38 @@ def lower(model: Model) -> Program:
         ready.add(number)
     nodes: list[Node] = []
     for operator in model.operators:
-        _require_flow(model, operator, ready)
-        lowering = None if operator.custom else LOWERINGS.get(operator.code)
-        if lowering is None:
-            raise _unknown(model, operator)
-        nodes.extend(lowering(model, operator))
+        nodes.extend(_lowered(model, operator, ready))
         ready.update(operator.outputs)
     for number in model.outputs:
         _require(model, number, "an output of the model")
         if number not in ready:
             raise ExportError(f"output {model.tensors[number].name!r} is never computed")
     return Program(model, tuple(nodes))
+
+
+def refusals(model: Model) -> dict[int, ExportError]:
+    """Every operator that `lower` would refuse, by its index, not the first alone.
+
+    The model is one that was read: its tensors exist and are computed in order.
+    """
+    ready = {tensor.index for tensor in model.tensors if tensor.constant} | {*model.inputs}
+    found = {}
+    for operator in model.operators:
+        try:
+            _lowered(model, operator, ready)
+        except ExportError as error:
+            found[operator.index] = error
+        ready.update(operator.outputs)
+    return found
+
+
+def _lowered(model: Model, operator: Operator, ready: set[int]) -> Sequence[Node]:
+    """The nodes of an operator. ready: tensors that have their values before it."""
+    _require_flow(model, operator, ready)
+    lowering = None if operator.custom else LOWERINGS.get(operator.code)
+    if lowering is None:
+        raise _unknown(model, operator)
+    return lowering(model, operator)
 
 
 def _require(model: Model, number: int, what: str) -> None:

@@ -27,7 +27,7 @@ LARGEST_TENSOR = 2**40
 """Bytes of a tensor; sums of a few of them stay within int64."""
 
 DAMAGED = "the file is damaged or cut short: copy or convert it again"
-STATIC = "convert the model with a static batch of one (an input signature without None)"
+STATIC = "convert the model again with a static batch of one: keras.Input(..., batch_size=1)"
 
 
 def read(source: Path | str | bytes, *, dynamic: bool = False) -> Model:
@@ -62,7 +62,9 @@ def printable(name: str, length: int = 80) -> str:
 
 def _bytes(path: Path) -> bytes:
     try:
-        if path.exists() and not path.is_file():
+        if not path.exists():
+            raise DataError(f"{printable(str(path), 200)}: there is no such file")
+        if not path.is_file():
             raise DataError(f"{path}: is no file; give the path of a .tflite")
         if path.stat().st_size > LARGEST_FILE:
             raise DataError(f"{path}: is larger than 2 GiB, which no .tflite is; {DAMAGED}")
@@ -73,6 +75,8 @@ def _bytes(path: Path) -> bytes:
 
 
 def _model(data: bytes, dynamic: bool) -> Model:
+    if not data:
+        raise _Refused("is empty; copy or convert it again")
     if data[:2] == b"PK" or data[:8] == b"\x89HDF\r\n\x1a\n":
         raise _Refused("is a saved Keras model or an archive; make a .tflite with `fedsys export`")
     if len(data) < 8 or data[4:8] != b"TFL3":
@@ -89,10 +93,13 @@ def _model(data: bytes, dynamic: bool) -> Model:
     buffers = list(root.tables(4, "buffer"))
     operators = tuple(_operators(graph, list(_codes(root))))
     inputs, outputs = _numbers(graph, 1), _numbers(graph, 2)
+    tables = list(graph.tables(0, "tensor"))
+    if not dynamic:
+        _closed(tables, inputs)
     used = {n for op in operators for n in (*op.inputs, *op.outputs)} | {*inputs, *outputs}
     tensors = tuple(
         _tensor(table, number, buffers, used=number in used, dynamic=dynamic)
-        for number, table in enumerate(graph.tables(0, "tensor"))
+        for number, table in enumerate(tables)
     )
     if len(graphs) > 1:
         _one_graph(operators, len(graphs))
@@ -206,6 +213,31 @@ def _tensor(
     quantization = _quantization(table, shape, dtype, what)
     variable = bool(table.number(5, "B"))
     return Tensor(index, name, shape, dtype, quantization, data, variable)
+
+
+def _closed(tables: Sequence[Table], inputs: Sequence[int]) -> None:
+    """Refuse an input of open sizes first, since all others follow from the model's inputs."""
+    for number in inputs:
+        if not 0 <= number < len(tables):
+            continue  # refused later
+        sizes = tables[number].vector(7, "<i4") if tables[number].has(7) else None
+        if sizes is None or not len(sizes):
+            sizes = tables[number].vector(0, "<i4")
+        if (sizes < 0).any() and len(sizes) <= LARGEST_RANK:
+            name = printable(tables[number].text(3))
+            raise _Refused(
+                f"its input {name!r} has open sizes, {sizes.tolist()}; {_closing(sizes)}"
+            )
+
+
+def _closing(sizes: np.ndarray) -> str:
+    """What to do about an input of open sizes, as Keras has it."""
+    row = ", ".join("SIZE" if size < 0 else str(size) for size in sizes[1:].tolist())
+    row += "," if len(sizes) == 2 else ""
+    return (
+        "give `fedsys export` the run or the .keras file that it was made of, or build the model "
+        f"with a static batch of one, keras.Input(({row}), batch_size=1), and convert it again"
+    )
 
 
 def _dtype(number: int, what: str) -> np.dtype[Any]:

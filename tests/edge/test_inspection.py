@@ -7,10 +7,16 @@ import json
 import numpy as np
 import pytest
 
+from fedsys.edge.calibration import calibrate
 from fedsys.edge.inspection import as_dict, inspect, text
-from fedsys.errors import DataError
+from fedsys.edge.lower import lower
+from fedsys.edge.quantize import quantize
+from fedsys.edge.reader import read
+from fedsys.errors import DataError, ExportError
 
+from . import zoo
 from .build import Op, Value, build, constant, one_operator, pack, unpack
+from .damage import meaning_changed
 
 
 @pytest.fixture
@@ -78,6 +84,34 @@ def ones(*shape, dtype="int8", scale=0.1):
             2 * 3 * 4 * 7,
             0,
         ),
+        # 2 x 2 x 2 places, 5 channels, each of 3 x 3 x 3 x 2 products.
+        (
+            "CONV_3D",
+            [Value((1, 4, 4, 4, 2), "float32"), ones(3, 3, 3, 2, 5, dtype="float32", scale=None)],
+            Value((1, 2, 2, 2, 5), "float32"),
+            {},
+            2 * 2 * 2 * 5 * 3 * 3 * 3 * 2,
+            3 * 3 * 3 * 2 * 5,
+        ),
+        # 6 steps of 4 gates, each 5 cells times 3 inputs and 5 outputs.
+        (
+            "UNIDIRECTIONAL_SEQUENCE_LSTM",
+            [
+                Value((1, 6, 3), scale=1.0),
+                *[ones(5, 3)] * 4,
+                *[ones(5, 5)] * 4,
+                *[None] * 3,
+                *[ones(5, dtype="int32")] * 4,
+                None,
+                None,
+                Value((1, 5), scale=1.0, variable=True),
+                Value((1, 5), "int16", 1.0, variable=True),
+            ],
+            Value((1, 6, 5), scale=1.0),
+            {},
+            6 * 4 * (5 * 3 + 5 * 5),
+            4 * (5 * 3 + 5 * 5 + 5),
+        ),
         (
             "MEAN",
             [Value((1, 4, 4, 8), scale=1.0), constant([1, 2], "int32")],
@@ -93,7 +127,6 @@ def test_products_and_parameters_are_those_counted_by_hand(
 ):
     found = look(one_operator(code, inputs, output, options))
     assert (found.macs, found.parameters) == (macs, parameters)
-    assert found.obstacles == ()
 
 
 def test_the_most_bytes_alive_are_those_of_the_widest_moment(look):
@@ -107,6 +140,7 @@ def test_the_most_bytes_alive_are_those_of_the_widest_moment(look):
 
 FLOAT = Value((1, 4), "float32")
 INT8 = Value((1, 4), scale=0.1)
+INT16 = Value((1, 4), "int16", scale=0.1)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +153,12 @@ INT8 = Value((1, 4), scale=0.1)
         ("QUANTIZE", [FLOAT], INT8, None),
         ("DEQUANTIZE", [INT8], FLOAT, None),
         ("RELU", [INT8], INT8, None),
+        ("RELU", [INT16], INT16, "int16"),
+        ("GELU", [INT8], INT8, "is not computed"),
+        ("GELU", [FLOAT], FLOAT, "is not computed"),
+        ("ARG_MAX", [INT8, constant(1, "int32")], Value((1,), "int32"), "is not computed"),
+        ("RELU", [Value((1, 4))], INT8, "has no quantisation"),
+        ("RELU", [INT8], Value((1, 5), scale=0.1), "has shape [1, 5], not [1, 4]"),
     ],
 )
 def test_what_stands_against_a_microcontroller_is_named(look, code, inputs, output, reason):
@@ -129,7 +169,65 @@ def test_what_stands_against_a_microcontroller_is_named(look, code, inputs, outp
     else:
         assert reason in found.obstacles[0].reason
         assert found.obstacles[0].code == code
-        assert f"obstacle: 0 {code}" in text(found)
+        assert f"obstacle: 0 {code} ({found.outputs[0].name}) " in text(found)
+
+
+def test_every_obstacle_is_told_and_those_alike_in_one_line(look):
+    tensors = [INT8, *[Value((1, 4), "float32")] * 6, INT8, INT8]
+    operators = [Op("DEQUANTIZE", [0], [1])]
+    operators += [Op("RELU", [n], [n + 1]) for n in range(1, 6)]
+    operators += [Op("QUANTIZE", [6], [7]), Op("GELU", [7], [8])]
+    found = look(build(tensors, operators, [0], [8]))
+    assert [obstacle.operator for obstacle in found.obstacles] == [1, 2, 3, 4, 5, 7]
+    floats, gelu = [line for line in text(found).splitlines() if line.startswith("obstacle")]
+    assert (
+        "1 RELU (tensor2), 2 RELU (tensor3), 3 RELU (tensor4) and 2 more: each computes" in floats
+    )
+    assert "7 GELU (tensor8) is not computed" in gelu and "ReLU" in gelu
+
+
+def test_a_tensor_too_large_for_any_chip_is_an_obstacle(look):
+    large = Value((1, 2**29), scale=0.1)
+    found = look(build([large, INT8, INT8], [Op("RELU", [1], [2])], [0, 1], [2]))
+    assert "too large" in text(found)
+
+
+@pytest.mark.parametrize("method", ["float", "dynamic", "int16", "int8"])
+def test_models_of_every_method_are_told_apart(look, method):
+    floats = zoo.floating("digits")
+    ranges = calibrate(floats, zoo.rows("digits")) if method in ("int8", "int16") else None
+    found = look(quantize(floats, ranges, method))
+    reasons = [obstacle.reason.split()[:2] for obstacle in found.obstacles]
+    assert {step.dtype for step in found.steps} == {
+        {"float": "float32", "dynamic": "float32"}.get(method, method)
+    }
+    if method == "int8":
+        assert reasons == []
+    elif method == "dynamic":
+        assert reasons.count(["is", "hybrid:"]) == 3
+        assert reasons.count(["computes", "in"]) == len(reasons) - 3
+    else:
+        assert reasons == [["works", "on"] if method == "int16" else ["computes", "in"]] * 6
+    assert (found.macs, found.parameters) == (36_192, 1_446)
+
+
+def test_what_is_without_obstacles_can_be_lowered_and_nothing_else(look):
+    random = np.random.default_rng(5)
+    lowered = 0
+    for _ in range(120):
+        data = meaning_changed(random, zoo.int8("residual"))
+        try:
+            model = read(data)
+        except DataError:
+            continue
+        try:
+            lower(model)
+            wanted = True
+        except ExportError:
+            wanted = False
+        lowered += wanted
+        assert (look(data).obstacles == ()) == wanted
+    assert 5 < lowered < 60
 
 
 @pytest.mark.parametrize("name, reason", [("FlexErf", "Flex"), ("Mine", "custom")])
@@ -143,8 +241,8 @@ def test_custom_operators_are_named(look, name, reason):
 def test_an_open_batch_is_an_obstacle_and_the_rest_is_told(look):
     open_batch = Value((1, 4), scale=0.1, signature=(-1, 4))
     found = look(one_operator("RELU", [open_batch], INT8))
-    assert "dynamic shape" in found.obstacles[0].reason
-    assert "static batch of one" in found.obstacles[0].remedy
+    assert "open sizes, [-1, 4]" in found.obstacles[0].reason
+    assert "keras.Input((4,), batch_size=1)" in found.obstacles[0].remedy
     assert found.steps[0].outputs == ((1, 4),)
 
 
