@@ -38,11 +38,15 @@ static void {name}_case(void)
 
 
 def outputs(
-    programs: Sequence[Program], inputs: Sequence[Sequence[np.ndarray]], folder: Path
+    programs: Sequence[Program],
+    inputs: Sequence[Sequence[np.ndarray]],
+    folder: Path,
+    variant: str = "PLAIN",
 ) -> list[list[bytes]]:
     """The bytes of each output of each program for one row, computed by its generated C.
 
-    inputs: for each program an array for each of its inputs. AssertionError with the words of the
+    inputs: for each program an array for each of its inputs. variant: "PLAIN" or "DSP", of the
+    kernels. AssertionError with the words of the
     compiler or the sanitizer where they find fault.
     """
     sources, cases, calls, tensors = [], [], [], []
@@ -68,7 +72,8 @@ def outputs(
     head = "".join(f"#include <{name}.h>\n" for name in ("stddef", "stdint", "stdio", "stdlib"))
     main = f"int main(void)\n{{\n{''.join(calls)}    return 0;\n}}\n"
     (folder / "main.c").write_text(head + "".join(cases) + main)
-    command = ["gcc", *STRICT, *SANITIZERS, "-O0", *sources, str(folder / "main.c")]
+    variants = [f"-DM{number}_{variant}" for number in range(len(programs))]
+    command = ["gcc", *STRICT, *SANITIZERS, *variants, "-O0", *sources, str(folder / "main.c")]
     done = subprocess.run(
         [*command, "-lm", "-o", str(folder / "main")], capture_output=True, text=True
     )

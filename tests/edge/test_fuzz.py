@@ -1,18 +1,29 @@
-"""Damaged and malicious files: a model or one line of refusal, in bounded memory."""
+"""Damaged and malicious files: a model or one line of refusal, in bounded memory.
+
+What is still let through runs: in the executor, and as C under the compiler's sanitizers.
+"""
 
 from __future__ import annotations
 
 import tracemalloc
+import warnings
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedsys.edge.executor import trace
+from fedsys.edge.lower import lower
+from fedsys.edge.program import Program
 from fedsys.edge.reader import read
-from fedsys.errors import DataError
+from fedsys.errors import DataError, ExportError
 
+from . import batch, zoo
 from .build import Op, Value, build, constant
+from .c import needs_gcc
+from .damage import bytes_changed, meaning_changed
 
 WEIGHTS = np.random.default_rng(0).integers(-127, 128, (4, 3, 3, 2))
 MODEL = build(
@@ -76,3 +87,102 @@ def test_any_word_in_the_place_of_another_is_survived(place, word):
 @given(st.binary(max_size=300))
 def test_noise_behind_the_mark_is_survived(noise):
     survives(noise[:4].ljust(4, b"\0") + b"TFL3" + noise[4:])
+
+
+# --- real models ---------------------------------------------------------------------------------
+
+ZOO = ("digits", "residual", "squeeze_excite", "moves", "dense_softmax", "autoencoder", "prelu")
+LARGEST = 300_000
+"""Bytes of all tensors of a changed model that is run: some changes ask for a lot of room."""
+
+
+def program(data: bytes) -> Program | None:
+    """What the file is lowered to, or None where it is refused: in a line, in bounded memory."""
+    found, told = None, "refused"
+    tracemalloc.start()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = lower(read(data))
+    except (DataError, ExportError) as error:
+        told = str(error)
+    finally:
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert told and "\n" not in told
+    assert most < 64 * len(data) + 1_000_000
+    return found
+
+
+def drawn(random: np.random.Generator, program: Program) -> list[np.ndarray]:
+    """A row for each input, [1, *whole shape]."""
+    rows = []
+    for number in program.model.inputs:
+        tensor = program.model.tensors[number]
+        rows.append(random.integers(-128, 128, (1, *tensor.shape)).astype(tensor.dtype))
+    return rows
+
+
+def computed(program: Program, rows: Sequence[np.ndarray]) -> list[bytes]:
+    """The outputs by the executor. rows: an array for each input, [1, *whole shape]."""
+    model = program.model
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        values = trace(program, [row[0] if row.shape[1:2] == (1,) else row for row in rows])
+    for node in program.nodes:
+        tensor = model.tensors[node.output]
+        assert (values[node.output].size, values[node.output].dtype) == (tensor.size, tensor.dtype)
+    outputs = [values.get(n, model.tensors[n].data) for n in model.outputs]
+    return [output.tobytes() for output in outputs]
+
+
+def small(program: Program) -> bool:
+    return sum(tensor.bytes for tensor in program.model.tensors) < LARGEST
+
+
+@pytest.mark.parametrize("name", [*ZOO, "kws_ds_cnn"])
+def test_a_real_model_with_changed_bytes_is_refused_or_runs(name):
+    random = np.random.default_rng(len(name))
+    data, refused, ran = zoo.int8(name), 0, 0
+    for _ in range(250):
+        found = program(bytes_changed(random, data, zoo.int8(str(random.choice(ZOO)))))
+        if found is None:
+            refused += 1
+        elif small(found) and ran < 15:
+            computed(found, drawn(random, found))
+            ran += 1
+    assert refused > 50 and ran == 15
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_real_model_that_says_something_else_is_refused_or_runs(name):
+    random = np.random.default_rng(len(name))
+    data, refused, ran = zoo.int8(name), 0, 0
+    for _ in range(150):
+        found = program(meaning_changed(random, data))
+        if found is None:
+            refused += 1
+        elif small(found):
+            computed(found, drawn(random, found))
+            ran += 1
+    assert refused > 50 and ran > 5
+
+
+def changed_programs(random: np.random.Generator, name: str, count: int) -> Iterator[Program]:
+    """Programs of a model with changes that neither the reader nor `lower` finds fault with."""
+    data = zoo.int8(name)
+    while count:
+        found = program(meaning_changed(random, data))
+        if found is not None and small(found):
+            count -= 1
+            yield found
+
+
+@needs_gcc
+@pytest.mark.parametrize("variant", ["PLAIN", "DSP"])
+def test_what_is_let_through_is_sound_c_of_the_same_results(variant, tmp_path):
+    random = np.random.default_rng(len(variant))
+    programs = [each for name in ZOO for each in changed_programs(random, name, 2)]
+    rows = [drawn(random, each) for each in programs]
+    expected = [computed(each, given) for each, given in zip(programs, rows, strict=True)]
+    assert batch.outputs(programs, rows, tmp_path, variant) == expected
