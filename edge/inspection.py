@@ -99,7 +99,9 @@ def inspect(path: Path | str) -> Inspection:
     except DataError as error:
         # Sizes left open are no reason to say nothing of the rest.
         model = read(path, dynamic=True)
-        reason, _, remedy = str(error).removeprefix(f"{path}: ").partition("; ")
+        reason, _, remedy = (
+            str(error).removeprefix(f"{printable(str(path), 200)}: ").partition("; ")
+        )
         obstacles.append(Obstacle(None, "", "", reason, remedy))
     steps = tuple(_steps(model))
     obstacles.extend(_obstacles(model))
@@ -124,7 +126,7 @@ def as_dict(inspection: Inspection) -> dict[str, Any]:
 
 def text(inspection: Inspection) -> str:
     """The inspection for a terminal."""
-    lines = [f"{inspection.path}: {inspection.file_bytes:,} bytes"]
+    lines = [f"{printable(inspection.path, 200)}: {inspection.file_bytes:,} bytes"]
     for what, ports in (("input", inspection.inputs), ("output", inspection.outputs)):
         for port in ports:
             scale = "" if port.scale is None else f", scale {port.scale:.6g}"

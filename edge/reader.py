@@ -9,7 +9,6 @@ schema, version 3.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ def read(source: Path | str | bytes, *, dynamic: bool = False) -> Model:
     wrong and where, and what to do, for anything that is not a sound .tflite.
     """
     if isinstance(source, Path | str):
-        name, data = str(source), _bytes(Path(source))
+        name, data = printable(str(source), 200), _bytes(Path(source))
     else:
         name, data = "the model", bytes(source)
     try:
@@ -61,17 +60,18 @@ def printable(name: str, length: int = 80) -> str:
 
 
 def _bytes(path: Path) -> bytes:
+    name = printable(str(path), 200)
     try:
         if not path.exists():
-            raise DataError(f"{printable(str(path), 200)}: there is no such file")
+            raise DataError(f"{name}: there is no such file")
         if not path.is_file():
-            raise DataError(f"{path}: is no file; give the path of a .tflite")
+            raise DataError(f"{name}: is no file; give the path of a .tflite")
         if path.stat().st_size > LARGEST_FILE:
-            raise DataError(f"{path}: is larger than 2 GiB, which no .tflite is; {DAMAGED}")
+            raise DataError(f"{name}: is larger than 2 GiB, which no .tflite is; {DAMAGED}")
         return path.read_bytes()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise DataError(f"{os.fspath(path)!r}: cannot be read: {reason}") from None
+        raise DataError(f"{name}: cannot be read: {reason}") from None
 
 
 def _model(data: bytes, dynamic: bool) -> Model:
@@ -220,8 +220,8 @@ def _closed(tables: Sequence[Table], inputs: Sequence[int]) -> None:
     for number in inputs:
         if not 0 <= number < len(tables):
             continue  # refused later
-        sizes = tables[number].vector(7, "<i4") if tables[number].has(7) else None
-        if sizes is None or not len(sizes):
+        sizes = tables[number].vector(7, "<i4")
+        if not len(sizes):
             sizes = tables[number].vector(0, "<i4")
         if (sizes < 0).any() and len(sizes) <= LARGEST_RANK:
             name = printable(tables[number].text(3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -269,3 +270,33 @@ def test_a_file_that_is_no_model_is_refused(tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(DataError, match="TFL3 mark"):
         inspect(path)
+
+
+@pytest.mark.parametrize(
+    "name, content, told",
+    [
+        ("missing.tflite", None, "there is no such file"),
+        ("empty.tflite", b"", "is empty"),
+        ("notes.txt", b"some notes", "no TFL3 mark"),
+        ("model.keras", b"PK\3\4...", "make a .tflite with `fedsys export`"),
+        ("short.tflite", one_operator("RELU", [INT8], INT8)[:200], "damaged or cut short"),
+    ],
+)
+def test_on_the_command_line_what_is_no_model_is_one_line_and_an_exit_code(
+    cli, name, content, told
+):
+    if content is not None:
+        Path(name).write_bytes(content)
+    outcome = cli("inspect", name)
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (3, "", 1)
+    assert outcome.err.startswith(f"fedsys: {name}: ") and told in outcome.err
+
+
+def test_exporting_an_open_batch_says_what_to_build_instead(cli):
+    open_batch = Value((1, 8, 3), scale=0.1, signature=(-1, 8, 3))
+    Path("open.tflite").write_bytes(one_operator("RELU", [open_batch], Value((1, 8, 3))))
+    outcome = cli("export", "open.tflite")
+    assert (outcome.code, outcome.err.count("\n")) == (3, 1)
+    assert "the .keras file" in outcome.err
+    assert "keras.Input((8, 3), batch_size=1)" in outcome.err
+    assert not Path("build").exists()

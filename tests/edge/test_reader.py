@@ -49,6 +49,16 @@ def test_a_file_that_is_none_is_refused_by_its_name(tmp_path, content, message):
         read(path)
 
 
+def test_the_name_of_a_file_cannot_break_the_line(tmp_path):
+    path = tmp_path / "a\nb\x1b.tflite"
+    for content in (None, b"nothing of the kind"):
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(DataError) as caught:
+            read(path)
+        assert str(caught.value).isprintable() and "a?b?.tflite" in str(caught.value)
+
+
 def test_a_folder_is_refused_by_its_name(tmp_path):
     with pytest.raises(DataError, match="is no file; give the path"):
         read(tmp_path)
