@@ -232,9 +232,9 @@ def _of_run(name: str, runs: Path | str, samples: Samples | None, task: Task | N
 def _federation(run: Run, given: Task | None) -> Federation:
     """The clients of a run, drawn again as they were."""
     from fedsys.objectives import objective
+    from fedsys.owners import cohort_size, draw_partition, rule_of
     from fedsys.partition import Partition
     from fedsys.partitions import Natural
-    from fedsys.setting import DEFAULT_COHORT, draw_partition
 
     experiment = run.experiment
     task = given or experiment.task.load()
@@ -248,14 +248,12 @@ def _federation(run: Run, given: Task | None) -> Federation:
     partition = draw_partition(experiment, task.train)
     held, held_by = task.train, partition
     own = task.client_test
-    natural = experiment.partition is None and task.train.owners is not None
-    if own is not None and own.owners is not None and (
-        natural or isinstance(experiment.partition, Natural)
-    ):  # fmt: skip
+    natural = isinstance(rule_of(experiment, task.train), Natural)
+    if natural and own is not None and own.owners is not None:
         held, held_by = own, Partition.of(own.owners, len(partition))
     return Federation(
         task, partition, held, held_by, objective(task.objective),
-        experiment.cohort or min(DEFAULT_COHORT, len(partition)), experiment.seed,
+        cohort_size(experiment, partition), experiment.seed,
         experiment.rounds, experiment.quorum,
     )  # fmt: skip
 

@@ -9,18 +9,16 @@ import keras
 import numpy as np
 
 from fedsys.compiled import use_threads
-from fedsys.errors import TrainingError, UsageError
+from fedsys.errors import TrainingError
 from fedsys.experiment import Experiment
 from fedsys.layout import Layout, read_weights
 from fedsys.objectives import Objective, objective
+from fedsys.owners import cohort_size, draw_partition, rule_of
 from fedsys.partition import Partition
-from fedsys.partitions import Iid, Natural, Rule, draw
+from fedsys.partitions import Natural
 from fedsys.randomness import seeded_globals
 from fedsys.strategies import STRATEGIES
-from fedsys.task import Examples, Task
-
-DEFAULT_CLIENTS = 100
-DEFAULT_COHORT = 10
+from fedsys.task import Task
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Setting:
     @property
     def natural(self) -> bool:
         """Whether the clients are the owners that the data has in nature."""
-        return isinstance(_rule(self.experiment, self.task.train), Natural)
+        return isinstance(rule_of(self.experiment, self.task.train), Natural)
 
     @property
     def name(self) -> str:
@@ -62,12 +60,7 @@ def prepare(
     """Loads the data, draws the partition and builds the model of an experiment."""
     task = task or experiment.task.load()
     partition = draw_partition(experiment, task.train)
-    cohort = experiment.cohort or min(DEFAULT_COHORT, len(partition))
-    if cohort > len(partition):
-        raise UsageError(
-            f"cohort {cohort} is larger than the {len(partition)} clients: lower --cohort or raise "
-            "--clients"
-        )
+    cohort = cohort_size(experiment, partition)
     use_threads(workers or os.cpu_count() or 1, cohort)
     with seeded_globals(experiment.seed):
         model = _built(task)
@@ -83,19 +76,6 @@ def prepare(
         Layout.of(model),
         read_weights(model),
     )
-
-
-def draw_partition(experiment: Experiment, examples: Examples) -> Partition:
-    """Who holds which rows: by the experiment's rule, or as the data's nature has it."""
-    rule = _rule(experiment, examples)
-    clients = experiment.clients or DEFAULT_CLIENTS
-    if isinstance(rule, Natural) and experiment.clients is None and examples.owners is not None:
-        clients = int(examples.owners.max()) + 1
-    return draw(rule, examples, clients, experiment.seed)
-
-
-def _rule(experiment: Experiment, examples: Examples) -> Rule:
-    return experiment.partition or (Iid() if examples.owners is None else Natural())
 
 
 def _built(task: Task) -> keras.Model:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedsys.edge import toolchain
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -111,3 +113,17 @@ def test_startup():
     (table,) = tables("benchmarks.startup", "--rounds", "1")
     assert len(table) == 2
     assert table[1][0] == "fedsys --help, ms"
+
+
+def test_export():
+    if toolchain.missing("arm-none-eabi-gcc", "qemu-system-arm"):
+        pytest.skip("arm-none-eabi-gcc or qemu-system-arm is not installed")
+    (table,) = tables("benchmarks.export", "--only", "dense")
+    (row,) = table[1:]
+    small, fast = float(row[-3]), float(row[-1])
+    assert row[0] == "dense" and small > fast > 0
+
+
+def test_fine_tuning():
+    (table,) = tables("benchmarks.qat", "--tiny")
+    assert [row[0] for row in table[1:]][:2] == ["float", "post-training"]
