@@ -82,7 +82,7 @@ def _sizes(random: Random, model: schema.ModelT) -> None:
     tensors = model.subgraphs[0].tensors
     old = int(one_of(random, sorted({int(size) for t in tensors for size in t.shape})))
     new = old + one_of(random, (-1, 1)) if random.integers(2) else one_of(random, NUMBERS)
-    new = min(new, 2**31 - 1)
+    new = min(max(new, -(2**31)), 2**31 - 1)
     constants = bool(random.integers(2))
     for tensor in tensors:
         if constants or model.buffers[tensor.buffer].data is None:
