@@ -44,8 +44,9 @@ INSTEAD: Mapping[str, str] = {
 }
 
 
-# Numbers of a tensor: far beyond any microcontroller, and counted within int32 in C.
-LARGEST = 2**28
+# Numbers of a tensor: 16 MiB of int8, beyond any microcontroller, and counted within int32 in C.
+LARGEST = 2**24
+TOO_LARGE = f"too large for a microcontroller; use a smaller input or layer (at most {LARGEST:,})"
 
 
 def lower(model: Model) -> Program:
@@ -104,7 +105,7 @@ def _require(model: Model, number: int, what: str) -> None:
         raise ExportError(f"{what} is tensor {number}, which does not exist")
     tensor = model.tensors[number]
     if math.prod(tensor.shape) > LARGEST:
-        raise ExportError(f"{what}, {tensor.name!r}, has shape {list(tensor.shape)}: too large")
+        raise ExportError(f"{what}, {tensor.name!r}, has shape {list(tensor.shape)}: {TOO_LARGE}")
 
 
 def _require_flow(model: Model, operator: Operator, ready: set[int]) -> None:
@@ -122,7 +123,7 @@ def _require_flow(model: Model, operator: Operator, ready: set[int]) -> None:
             raise refusal(model, operator, f"writes {model.tensors[number].name!r} a second time")
         if math.prod(model.tensors[number].shape) > LARGEST:
             shape = list(model.tensors[number].shape)
-            raise refusal(model, operator, f"its output of shape {shape} is too large")
+            raise refusal(model, operator, f"its output of shape {shape} is {TOO_LARGE}")
 
 
 def _unknown(model: Model, operator: Operator) -> ExportError:
