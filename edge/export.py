@@ -30,6 +30,7 @@ from fedsys.storage import storing
 METHODS = ("int8", "int16", "float", "dynamic", "qat")
 REPORTS = ("report.txt", "report.json", "report.html")
 if TYPE_CHECKING:
+    from fedsys.runs import Run
     from fedsys.task import Task
 
 Say = Callable[[str], None]
@@ -90,7 +91,7 @@ class Exported:
 
 
 def export(
-    source: str | Path,
+    source: Run | str | Path,
     out: str | Path = "build",
     options: Options | None = None,
     *,
@@ -98,7 +99,7 @@ def export(
     task: Task | None = None,
     say: Say = lambda line: None,
 ) -> Exported:
-    """Exports a run (folder or name), a .keras file or an int8 .tflite file into the folder `out`.
+    """Exports a run (itself, its folder or name), a .keras file or an int8 .tflite file to `out`.
 
     runs: folder of the runs. task: as it was given to `simulate`, if it was. say: is told each
     step. The caller asks `options.budget.check` of the figures. Raises a FedsysError that names
@@ -109,7 +110,8 @@ def export(
     options = options or Options()
     out = Path(out)
     _free(out)
-    found = find(source, runs, options.calibration, options.method, options.tunes, task)
+    place = source if isinstance(source, str | Path) else source.folder
+    found = find(place, runs, options.calibration, options.method, options.tunes, task)
     with _appearing(out) as folder:
         figures = make(found, options, folder, say)
         broken, lines = options.budget.broken(figures), options.budget.lines(figures)

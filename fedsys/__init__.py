@@ -3,6 +3,7 @@
     import fedsys
     run = fedsys.simulate(fedsys.Experiment(task="digits", partition="dirichlet:0.5"))
     run.history, run.model
+    fedsys.export(run, "build")
 
 What is named here is loaded when it is first used, so that importing fedsys costs nothing.
 """
@@ -13,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fedsys.edge.export import export
     from fedsys.errors import FedsysError
     from fedsys.experiment import Experiment
     from fedsys.local import Adam, Local, Sgd
@@ -33,6 +35,7 @@ _HOMES = {
     "Run": "fedsys.runs",
     "Sgd": "fedsys.local",
     "Task": "fedsys.task",
+    "export": "fedsys.edge.export",
     "resume": "fedsys.simulation",
     "simulate": "fedsys.simulation",
 }
@@ -48,6 +51,7 @@ __all__ = [
     "Run",
     "Sgd",
     "Task",
+    "export",
     "resume",
     "simulate",
 ]

@@ -7,7 +7,7 @@ import pytest
 import fedsys
 from fedsys.edge import toolchain
 from fedsys.edge.budget import Budget
-from fedsys.edge.export import Options, export
+from fedsys.edge.export import Options
 from fedsys.local import Local
 
 IMAGES = Path(__file__).parents[2].parent / "shared" / "data" / "fashion-mnist"
@@ -29,8 +29,8 @@ def test_unlike_clients_make_a_network_that_fits_and_keeps_its_accuracy(tmp_path
     run = fedsys.simulate(experiment, out=tmp_path / "runs")
     assert run.metrics["test_accuracy"] > 0.5
     budget = Budget(flash=64 * 1024, ram=32 * 1024, drop=0.5)
-    figures = export(
-        run.folder, tmp_path / "build", Options(budget=budget, evaluation_rows=250)
+    figures = fedsys.export(
+        run, tmp_path / "build", Options(budget=budget, evaluation_rows=250)
     ).figures
     assert figures.score is not None and figures.score.rows == 20 * 250
     assert figures.broken == ()
