@@ -7,7 +7,7 @@ chip is needed. NumPy and the LiteRT runtime are enough.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,12 @@ from fedsys.edge.ranges import outputs as float_outputs
 from fedsys.errors import DataError
 from fedsys.objectives import Objective
 from fedsys.partition import Partition
+
+Answer = Callable[[np.ndarray], np.ndarray]
+"""[n, ...] rows -> [n, ...] float32 outputs."""
+
+Exported = Program | Answer
+"""What is compared with the float model: integers as the chip has them, or whatever answers."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +142,7 @@ def integer_outputs(program: Program, rows: np.ndarray) -> np.ndarray:
 
 
 def score_client(
-    program: Program,
+    exported: Exported,
     float_model: bytes,
     objective: Objective,
     rows: np.ndarray,
@@ -146,7 +152,7 @@ def score_client(
     if not len(rows):
         raise DataError("a client without rows has no scores")
     floating = float_outputs(float_model, rows)
-    integer = integer_outputs(program, rows)
+    integer = exported(rows) if callable(exported) else integer_outputs(exported, rows)
     difference = integer.astype(np.float64) - floating
     return Scores(
         len(rows),
@@ -170,7 +176,7 @@ def _agreement(objective: Objective, first: np.ndarray, second: np.ndarray) -> f
 
 
 def compare(
-    program: Program,
+    exported: Exported,
     float_model: bytes,
     objective: Objective,
     clients: Iterable[tuple[int, np.ndarray, np.ndarray]],
@@ -182,14 +188,14 @@ def compare(
     for client, rows, labels in clients:
         if len(rows):
             numbers.append(client)
-            scores.append(score_client(program, float_model, objective, rows, labels))
+            scores.append(score_client(exported, float_model, objective, rows, labels))
     if not scores:
         raise DataError("no client has rows to evaluate on")
     return Comparison(tuple(numbers), tuple(scores))
 
 
 def compare_clients(
-    program: Program,
+    exported: Exported,
     float_model: bytes,
     objective: Objective,
     inputs: np.ndarray,
@@ -204,7 +210,7 @@ def compare_clients(
     cohort: the clients that are asked; all by default. rows: at most so many of each.
     """
     return compare(
-        program,
+        exported,
         float_model,
         objective,
         (

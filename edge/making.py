@@ -337,12 +337,18 @@ def _file_alone(
     with storing(folder):
         (folder / f"{options.name}.tflite").write_bytes(made.data)
     score = None
-    if source.samples is not None and len(model.inputs) == len(model.outputs) == 1:
-        assert made.floats is not None
-        rows = many(len(source.samples), "row")
-        say(f"evaluating on {rows}, float against {options.method}")
+    if len(model.inputs) == len(model.outputs) == 1 and made.floats is not None:
         answer = runtime_answer(made.data, model)
-        score = sample_score(answer, model, made.floats, source.samples)
+        if source.federation is not None:
+            cohort = chosen(source.federation, options.calibration_clients or CLIENTS)
+            say(f"evaluating on {many(len(cohort), 'client')}, float against {options.method}")
+            score = federated_score(
+                answer, made.floats, source.federation, cohort, options.evaluation_rows
+            )
+        elif source.samples is not None:
+            rows = many(len(source.samples), "row")
+            say(f"evaluating on {rows}, float against {options.method}")
+            score = sample_score(answer, model, made.floats, source.samples)
     found = layers(model)
     weights = sum(layer.weights for layer in found)
     return Figures(

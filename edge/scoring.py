@@ -6,11 +6,18 @@ are scored here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from fedsys.edge.evaluate import compare_clients, integer_outputs, real, stored
+from fedsys.edge.evaluate import (
+    Answer,
+    Exported,
+    compare_clients,
+    integer_outputs,
+    real,
+    stored,
+)
 from fedsys.edge.model import Model
 from fedsys.edge.program import Program
 from fedsys.edge.ranges import outputs as float_outputs
@@ -18,17 +25,14 @@ from fedsys.edge.report.figures import Score
 from fedsys.edge.sources import Federation, Samples
 from fedsys.errors import DataError
 
-Answer = Callable[[np.ndarray], np.ndarray]
-"""[n, ...] rows -> [n, ...] float32 outputs."""
-
 
 def federated_score(
-    program: Program, floats: bytes, federation: Federation, cohort: Sequence[int], rows: int
+    exported: Exported, floats: bytes, federation: Federation, cohort: Sequence[int], rows: int
 ) -> Score:
     """What a cohort reports. rows: at most so many of each client."""
     held = federation.held
     found = compare_clients(
-        program, floats, federation.objective, held.inputs, held.labels, federation.held_by,
+        exported, floats, federation.objective, held.inputs, held.labels, federation.held_by,
         cohort=cohort, rows=rows,
     )  # fmt: skip
     said = found.summary()

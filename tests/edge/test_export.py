@@ -236,6 +236,13 @@ def test_other_methods_give_a_file_for_an_interpreter(run: Run, cli: Cli, method
     assert not Path("build/src").exists()
 
 
+def test_a_runs_clients_score_what_an_interpreter_runs(run: Run, cli: Cli) -> None:
+    outcome = cli("export", run.folder, "--method", "int16", "--quiet", "--json")
+    score = outcome.json["score"]
+    assert score["clients"] > 1 and score["where"].startswith("by each client")
+    assert score["agreement"] > 0.9 and abs(score["drop"]) < 5
+
+
 @pytest.mark.parametrize(
     ("inputs", "labels", "said"),
     [
