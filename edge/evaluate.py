@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,6 @@ from fedsys.partition import Partition
 
 Answer = Callable[[np.ndarray], np.ndarray]
 """[n, ...] rows -> [n, ...] float32 outputs."""
-
-Exported = Program | Answer
-"""What is compared with the float model: integers as the chip has them, or whatever answers."""
 
 
 @dataclass(frozen=True)
@@ -141,18 +139,24 @@ def integer_outputs(program: Program, rows: np.ndarray) -> np.ndarray:
     return real(run(program, stored(rows, source)), target)
 
 
+def chip_answer(program: Program) -> Answer:
+    """Answers with the bits of the chip."""
+    return partial(integer_outputs, program)
+
+
 def score_client(
-    exported: Exported,
+    answer: Answer,
     float_model: bytes,
     objective: Objective,
     rows: np.ndarray,
     labels: np.ndarray,
 ) -> Scores:
-    """What a client with at least one row reports. labels: [n], as the objective reads them."""
+    """What a client with at least one row reports. answer: of the exported model, `chip_answer` for
+    one on integers. labels: [n], as the objective reads them."""
     if not len(rows):
         raise DataError("a client without rows has no scores")
     floating = float_outputs(float_model, rows)
-    integer = exported(rows) if callable(exported) else integer_outputs(exported, rows)
+    integer = answer(rows)
     difference = integer.astype(np.float64) - floating
     return Scores(
         len(rows),
@@ -176,7 +180,7 @@ def _agreement(objective: Objective, first: np.ndarray, second: np.ndarray) -> f
 
 
 def compare(
-    exported: Exported,
+    answer: Answer,
     float_model: bytes,
     objective: Objective,
     clients: Iterable[tuple[int, np.ndarray, np.ndarray]],
@@ -188,14 +192,14 @@ def compare(
     for client, rows, labels in clients:
         if len(rows):
             numbers.append(client)
-            scores.append(score_client(exported, float_model, objective, rows, labels))
+            scores.append(score_client(answer, float_model, objective, rows, labels))
     if not scores:
         raise DataError("no client has rows to evaluate on")
     return Comparison(tuple(numbers), tuple(scores))
 
 
 def compare_clients(
-    exported: Exported,
+    answer: Answer,
     float_model: bytes,
     objective: Objective,
     inputs: np.ndarray,
@@ -210,7 +214,7 @@ def compare_clients(
     cohort: the clients that are asked; all by default. rows: at most so many of each.
     """
     return compare(
-        exported,
+        answer,
         float_model,
         objective,
         (

@@ -17,6 +17,7 @@ import numpy as np
 from fedsys.edge.calibration import CLIENTS, calibrate, federated_calibration
 from fedsys.edge.code import Generated, generate
 from fedsys.edge.convert import float_model
+from fedsys.edge.evaluate import chip_answer
 from fedsys.edge.golden import Golden, golden
 from fedsys.edge.inspection import peak
 from fedsys.edge.lower import lower
@@ -29,7 +30,7 @@ from fedsys.edge.report.measure import layers
 from fedsys.edge.report.memory import flash, places, ram
 from fedsys.edge.report.noise import decibels, measured
 from fedsys.edge.report.wording import bytes_said
-from fedsys.edge.scoring import chip_answer, federated_score, runtime_answer, sample_score
+from fedsys.edge.scoring import federated_score, runtime_answer, sample_score
 from fedsys.edge.sources import Federation, Source
 from fedsys.edge.targets import target
 from fedsys.edge.toolchain import install, missing
@@ -379,7 +380,9 @@ def _quality(
     if federation is not None:
         cohort = chosen(federation, options.calibration_clients or CLIENTS)
         say(f"evaluating on {many(len(cohort), 'client')}, float against {options.method}")
-        score = federated_score(program, made.floats, federation, cohort, options.evaluation_rows)
+        score = federated_score(
+            chip_answer(program), made.floats, federation, cohort, options.evaluation_rows
+        )
         share = max(1, NOISE_ROWS // len(cohort))
         parts = [rows_of(federation, client, share) for client in cohort]
     elif samples is not None:

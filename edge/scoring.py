@@ -12,14 +12,11 @@ import numpy as np
 
 from fedsys.edge.evaluate import (
     Answer,
-    Exported,
     compare_clients,
-    integer_outputs,
     real,
     stored,
 )
 from fedsys.edge.model import Model
-from fedsys.edge.program import Program
 from fedsys.edge.ranges import outputs as float_outputs
 from fedsys.edge.report.figures import Score
 from fedsys.edge.sources import Federation, Samples
@@ -27,12 +24,12 @@ from fedsys.errors import DataError
 
 
 def federated_score(
-    exported: Exported, floats: bytes, federation: Federation, cohort: Sequence[int], rows: int
+    answer: Answer, floats: bytes, federation: Federation, cohort: Sequence[int], rows: int
 ) -> Score:
     """What a cohort reports. rows: at most so many of each client."""
     held = federation.held
     found = compare_clients(
-        exported, floats, federation.objective, held.inputs, held.labels, federation.held_by,
+        answer, floats, federation.objective, held.inputs, held.labels, federation.held_by,
         cohort=cohort, rows=rows,
     )  # fmt: skip
     said = found.summary()
@@ -51,21 +48,17 @@ def federated_score(
     )
 
 
-def chip_answer(program: Program) -> Answer:
-    """Answers with the bits of the chip."""
-    return lambda rows: integer_outputs(program, rows)
-
-
 def runtime_answer(data: bytes, model: Model) -> Answer:
     """Answers of a .tflite file of one input and one output, by LiteRT on this machine."""
+    from ai_edge_litert.interpreter import Interpreter
+
     entry, end = model.tensors[model.inputs[0]], model.tensors[model.outputs[0]]
 
-    def answer(rows: np.ndarray) -> np.ndarray:
-        from ai_edge_litert.interpreter import Interpreter
+    interpreter = Interpreter(model_content=data, num_threads=1)
+    interpreter.allocate_tensors()
+    (given,), (last,) = interpreter.get_input_details(), interpreter.get_output_details()
 
-        interpreter = Interpreter(model_content=data, num_threads=1)
-        interpreter.allocate_tensors()
-        (given,), (last,) = interpreter.get_input_details(), interpreter.get_output_details()
+    def answer(rows: np.ndarray) -> np.ndarray:
         said = []
         for row in stored(rows, entry):
             interpreter.set_tensor(given["index"], row[None])

@@ -22,6 +22,7 @@ from fedsys.clients.faults import Fault
 from fedsys.engine import Aggregate, Work
 from fedsys.errors import UsageError
 from fedsys.lanes import lanes
+from fedsys.layers import batch_layers, prefers_xla, random_layers
 from fedsys.layout import Layout
 from fedsys.local import Local
 from fedsys.objectives import objective
@@ -29,14 +30,7 @@ from fedsys.partition import Partition
 from fedsys.plan import Plan, draw_plan, steps_of
 from fedsys.strategy import Strategy
 from fedsys.task import Task
-from fedsys.training import (
-    LocalTraining,
-    Share,
-    batch_layers,
-    client_seeds,
-    prefers_xla,
-    random_layers,
-)
+from fedsys.training import LocalTraining, Share, client_seeds
 
 LAUNCH = 3e-4
 """Seconds that a launch may need the interpreter for, and in which no plan is drawn."""

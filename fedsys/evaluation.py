@@ -14,9 +14,9 @@ import tensorflow as tf
 from fedsys.layout import Layout
 from fedsys.objectives import Objective
 from fedsys.partition import Partition
+from fedsys.parts import Parts
 from fedsys.setting import Setting
 from fedsys.task import Examples
-from fedsys.training import Parts
 
 CHUNK = 2048
 """Rows of a forward pass: bounds memory, and gives the threads something to share."""

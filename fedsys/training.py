@@ -8,8 +8,7 @@ client whose update is looked at by itself.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -18,9 +17,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fedsys.layout import Layout, buffers
+from fedsys.layout import Layout
 from fedsys.local import Local
 from fedsys.objectives import Objective
+from fedsys.parts import Parts, joined
 from fedsys.plan import Plan
 from fedsys.randomness import Purpose, hashed
 from fedsys.task import Examples
@@ -30,19 +30,6 @@ Correction = Callable[..., Any]
 
 PIECE = 2**24
 """Bytes of data that are copied at once."""
-
-# Layers that treat each row by itself and cost little beside their matrix products. For a
-# network of these alone XLA is the fastest on a CPU; its convolutions, batch normalisation and
-# dropout are 5 to 30 times slower than the ordinary graph's.
-DENSE_LAYERS = (
-    keras.layers.InputLayer,
-    keras.layers.Dense,
-    keras.layers.Flatten,
-    keras.layers.Reshape,
-    keras.layers.Activation,
-    keras.layers.ReLU,
-    keras.layers.Rescaling,
-)
 
 
 @dataclass(frozen=True)
@@ -66,49 +53,6 @@ class Share:
 
     clients: int
     tensors: tuple[Any, ...]
-
-
-def prefers_xla(model: keras.Model, local: Local) -> bool:
-    """Whether XLA is the faster way to train this model.
-
-    Decided by the layers alone, so that a run is the same on every machine. Batches of all rows
-    differ in size from client to client, which XLA would have to compile anew each time.
-    """
-    return local.batch > 0 and all(
-        type(operation) in DENSE_LAYERS for operation in operations(model)
-    )
-
-
-def operations(model: keras.Model) -> list[Any]:
-    """Layers and other operations of a model, those of models inside it included. A model with
-    code of its own in `call` counts as one operation: what it does is not known."""
-    if not type(model).__module__.startswith("keras."):
-        return [model]
-    inner = model.operations if hasattr(model, "operations") else model.layers
-    return [
-        found
-        for operation in inner
-        for found in (operations(operation) if isinstance(operation, keras.Model) else [operation])
-    ]
-
-
-def batch_layers(model: keras.Model) -> list[str]:
-    """Names of the layers that compute over the rows of a batch together."""
-    return [
-        operation.name
-        for operation in operations(model)
-        if isinstance(operation, keras.layers.BatchNormalization)
-    ]
-
-
-def random_layers(model: keras.Model) -> list[int]:
-    """Places, among the model's non-trainable variables, of the seeds of dropout and its like."""
-    states = {
-        id(generator.state)
-        for layer in model._flatten_layers()
-        for generator in layer._seed_generators
-    }
-    return [i for i, v in enumerate(model.non_trainable_variables) if id(v) in states]
 
 
 def client_seeds(seed: int, round: int, clients: np.ndarray, layers: int) -> np.ndarray:
@@ -199,6 +143,8 @@ class LocalTraining:
         """The graph of `_lane`, traced once, for arrays of any length."""
         with self._tracing:
             if memories not in self._graphs:
+                layers = self._parts.layers
+                seeds = [tf.TensorSpec([None, layers, 2], tf.uint32)] if layers else []
                 lane = tf.function(self._lane, jit_compile=self._xla, autograph=False)
                 traced = lane.get_concrete_function(
                     tf.TensorSpec([self.layout.length], self._floating),
@@ -207,9 +153,7 @@ class LocalTraining:
                     tf.TensorSpec([None, 2], tf.int32),
                     tf.TensorSpec([None], tf.int32),
                     tf.TensorSpec([None], self._floating),
-                    *[tf.TensorSpec([None, self._parts.layers, 2], tf.uint32)][
-                        : self._parts.layers
-                    ],
+                    *seeds,
                     *[tf.TensorSpec([self.layout.parameters], self._floating)] * memories,
                 )
                 self._graphs[memories] = _direct(traced)
@@ -256,7 +200,7 @@ class LocalTraining:
             (0, zeros, each(self._floating), each(tf.bool)),
             parallel_iterations=1,
         )
-        return _joined(total), losses.stack(), finites.stack()
+        return joined(total), losses.stack(), finites.stack()
 
     def _add(self, total: Any, weight: Any, ended: Any, begun: Any) -> tuple[Any, Any]:
         """The total with a client's weighted movement added, if it is finite, and whether it is.
@@ -358,58 +302,6 @@ class LocalTraining:
             loss = tf.add_n([tf.cast(term, self._floating) for term in (mean, *penalties)])
         gradients = tape.gradient(loss, weights, unconnected_gradients="zero")
         return loss, [tf.convert_to_tensor(gradient) for gradient in gradients], state
-
-
-class Parts:
-    """Takes the weight vector apart and together again, inside a graph.
-
-    The model's non-trainable variables, in the order that `stateless_call` wants, are buffers
-    (in the vector), states of random layers (given for each client) and counters (left as built).
-    """
-
-    def __init__(self, model: keras.Model, layout: Layout) -> None:
-        self.layout = layout
-        variables = list(model.non_trainable_variables)
-        averaged = {id(variable) for variable in buffers(model)}
-        self.built = [tf.constant(np.asarray(variable)) for variable in variables]
-        self.buffers = [i for i, variable in enumerate(variables) if id(variable) in averaged]
-        self.random = random_layers(model)
-        self.layers = len(self.random)
-
-    def trainable(self, vector: Any) -> list[Any]:
-        """The trainable tensors of a vector of [parameters]."""
-        return _cut(vector, self.layout.shapes[: self.layout.trainable])
-
-    def split(self, vector: Any) -> tuple[list[Any], list[Any]]:
-        """The trainable tensors, and the state to start from but for its seeds."""
-        tensors = _cut(vector, self.layout.shapes)
-        state = list(self.built)
-        for place, tensor in zip(self.buffers, tensors[self.layout.trainable :], strict=True):
-            state[place] = tf.cast(tensor, state[place].dtype)
-        return tensors[: self.layout.trainable], state
-
-    def seeded(self, state: list[Any], seeds: Any) -> list[Any]:
-        """The state with the random layers' seeds, [layers, 2], in it."""
-        state = list(state)
-        for layer, place in enumerate(self.random):
-            state[place] = tf.cast(seeds[layer], state[place].dtype)
-        return state
-
-    def numbers(self, trained: list[Any], state: list[Any]) -> list[Any]:
-        """The tensors that make up a vector: trained weights and the state's buffers."""
-        dtype = tf.as_dtype(self.layout.dtype)
-        return [*trained, *(tf.cast(state[place], dtype) for place in self.buffers)]
-
-
-def _joined(tensors: list[Any]) -> Any:
-    """Tensors as one vector."""
-    return tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
-
-
-def _cut(vector: Any, shapes: Sequence[tuple[int, ...]]) -> list[Any]:
-    """A vector as tensors of these shapes, one after another."""
-    pieces = tf.split(vector, [math.prod(shape) for shape in shapes])
-    return [tf.reshape(piece, shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
 
 def _kept(array: np.ndarray, order: np.ndarray | None) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 
 from fedsys.compiled import CompiledEngine
 from fedsys.engine import Aggregate, Work
+from fedsys.layers import random_layers
 from fedsys.layout import Layout, read_weights
 from fedsys.local import Local
 from fedsys.objectives import objective
@@ -18,7 +19,7 @@ from fedsys.plan import draw_plan
 from fedsys.rounds import State, begin, draw_cohort, run_rounds
 from fedsys.strategies import FedAvg
 from fedsys.task import Examples, Task
-from fedsys.training import LocalTraining, Moved, client_seeds, random_layers
+from fedsys.training import LocalTraining, Moved, client_seeds
 
 FEATURES = 4
 COMPILERS = {"xla": True, "graph": False}

@@ -8,12 +8,13 @@ import pytest
 import tensorflow as tf
 
 from fedsys.evaluation import Scorer
+from fedsys.layers import prefers_xla, random_layers
 from fedsys.layout import read_weights, write_weights
 from fedsys.local import Adam, Local, Sgd
 from fedsys.partition import Partition
 from fedsys.strategies import FedProx
 from fedsys.task import Examples, Task
-from fedsys.training import client_seeds, prefers_xla, random_layers
+from fedsys.training import client_seeds
 
 from .federations import (
     COMPILERS,

@@ -375,14 +375,14 @@ CLIENT = """
 import pathlib, sys
 import numpy as np
 from fedsys.edge.calibration import message
-from fedsys.edge.evaluate import score_client
+from fedsys.edge.evaluate import chip_answer, score_client
 from fedsys.edge.lower import lower
 from fedsys.edge.reader import read
 from fedsys.objectives import objective
 
 model, rows = pathlib.Path("float.tflite").read_bytes(), np.ones((2, 14, 14, 1), "float32")
 assert len(message(model, rows)) % 8 == 0
-program = lower(read(pathlib.Path("int8.tflite")))
-assert score_client(program, model, objective("classes"), rows, np.zeros(2, int)).rows == 2
+answer = chip_answer(lower(read(pathlib.Path("int8.tflite"))))
+assert score_client(answer, model, objective("classes"), rows, np.zeros(2, int)).rows == 2
 print([name for name in ("tensorflow", "keras", "ai_edge_quantizer") if name in sys.modules])
 """

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fedsys.edge.evaluate import (
     Comparison,
     Scores,
+    chip_answer,
     compare,
     compare_clients,
     integer_outputs,
@@ -82,7 +83,7 @@ def test_a_client_reports_float_and_integer_side_by_side():
     floating, integer = outputs(data, rows), integer_outputs(found, rows)
     labels = floating.argmax(axis=1)
     labels[:10] = (labels[:10] + 1) % 10
-    scores = score_client(found, data, CLASSES, rows, labels)
+    scores = score_client(chip_answer(found), data, CLASSES, rows, labels)
     assert scores.rows == count
     assert scores.floating["accuracy"] == 0.75
     assert scores.integer["accuracy"] == (integer.argmax(axis=1) == labels).mean()
@@ -96,11 +97,11 @@ def test_a_model_of_one_output_agrees_by_its_sign():
     name = "normalised"
     rows = zoo.rows(name, 20)
     scores = score_client(
-        program(name), zoo.floating(name), objective("binary"), rows, np.ones(20, int)
+        chip_answer(program(name)), zoo.floating(name), objective("binary"), rows, np.ones(20, int)
     )
     assert scores.agreement == 1  # a sigmoid is above zero everywhere
     scores = score_client(
-        program(name), zoo.floating(name), objective("squared"), rows, np.ones(20)
+        chip_answer(program(name)), zoo.floating(name), objective("squared"), rows, np.ones(20)
     )
     assert scores.agreement is None and set(scores.floating) == {"loss"}
 
@@ -126,15 +127,17 @@ def test_clients_of_a_partition_are_asked_for_their_own_rows():
     rows, found, data = zoo.rows(name, 12), program(name), zoo.floating(name)
     labels = np.arange(12) % 10
     partition = Partition(np.arange(12)[::-1], np.array([0, 5, 5, 12]))
-    seen = compare_clients(found, data, CLASSES, rows, labels, partition)
+    seen = compare_clients(chip_answer(found), data, CLASSES, rows, labels, partition)
     assert seen.clients == (0, 2)  # the second has no rows
     assert seen.scores[1] == score_client(
-        found, data, CLASSES, rows[partition[2]], labels[partition[2]]
+        chip_answer(found), data, CLASSES, rows[partition[2]], labels[partition[2]]
     )
     assert seen.table()["rows"] == 12
-    whole = score_client(found, data, CLASSES, rows, labels)
+    whole = score_client(chip_answer(found), data, CLASSES, rows, labels)
     assert seen.summary()["int8_loss"] == pytest.approx(whole.integer["loss"])
-    few = compare_clients(found, data, CLASSES, rows, labels, partition, cohort=[2], rows=3)
+    few = compare_clients(
+        chip_answer(found), data, CLASSES, rows, labels, partition, cohort=[2], rows=3
+    )
     assert few.clients == (2,) and few.scores[0].rows == 3
 
 
@@ -145,4 +148,4 @@ def test_bad_rows_are_named():
     with pytest.raises(DataError):
         integer_outputs(found, np.zeros((1, 21)))
     with pytest.raises(DataError, match="no client has rows"):
-        compare(found, data, CLASSES, [(0, np.zeros((0, 20)), np.zeros(0, int))])
+        compare(chip_answer(found), data, CLASSES, [(0, np.zeros((0, 20)), np.zeros(0, int))])

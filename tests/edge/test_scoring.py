@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from fedsys.edge import scoring
+from fedsys.edge.evaluate import chip_answer
 from fedsys.edge.lower import lower
 from fedsys.edge.reader import read
-from fedsys.edge.scoring import chip_answer, runtime_answer, sample_score
+from fedsys.edge.scoring import runtime_answer, sample_score
 from fedsys.edge.sources import Samples
 from fedsys.errors import DataError
 
