@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.timing import machine, table
 
 if TYPE_CHECKING:
-    from fedsys.edge.ranges import Ranges
+    from fedsys.edge.calibration.ranges import Ranges
 
 SEEDS, CLIENTS, EPOCHS = (0, 1, 2), 5, 30
 GAINS = (0.3, 2.5)
@@ -85,7 +85,7 @@ def trained(seeds: list[int], epochs: int) -> list[bytes]:
     """The float model of each seed; runs in a worker process."""
     import keras
 
-    from fedsys.edge.convert import convert
+    from fedsys.edge.conversion.convert import convert
 
     models = []
     for seed in seeds:
@@ -112,7 +112,7 @@ def trained(seeds: list[int], epochs: int) -> list[bytes]:
 
 def ends(model: bytes, rows: np.ndarray) -> np.ndarray:
     """[rows, tensors, 2], the range of each activation in each row."""
-    from fedsys.edge.ranges import traced
+    from fedsys.edge.calibration.ranges import traced
 
     return np.array(
         [[(v.min(), v.max()) for v in tensors.values()] for tensors in traced(model, rows)],
@@ -138,7 +138,7 @@ def widest(each: np.ndarray) -> np.ndarray:
 
 def measure(seeds: tuple[int, ...] = SEEDS, epochs: int = EPOCHS) -> list[Result]:
     """Trains a model for each seed and tries every rule on it."""
-    from fedsys.edge import worker
+    from fedsys.edge.conversion import worker
 
     models = worker.call(
         "benchmarks.calibration:trained", seeds=list(seeds), epochs=epochs, doing="training"
@@ -147,9 +147,9 @@ def measure(seeds: tuple[int, ...] = SEEDS, epochs: int = EPOCHS) -> list[Result
 
 
 def _tried(model: bytes, seed: int) -> Result:
-    from fedsys.edge.calibration import calibrate, federated_calibration
-    from fedsys.edge.quantize import quantize_here
-    from fedsys.edge.ranges import activations, outputs
+    from fedsys.edge.calibration.federated import calibrate, federated_calibration
+    from fedsys.edge.calibration.ranges import activations, outputs
+    from fedsys.edge.conversion.quantize import quantize_here
 
     given, names, rng = setting(seed), list(activations(model)), np.random.default_rng(seed)
     sizes = [len(rows) for rows in given.clients]
@@ -186,9 +186,9 @@ def _tried(model: bytes, seed: int) -> Result:
 
 
 def _answers(file: bytes, rows: np.ndarray) -> np.ndarray:
-    from fedsys.edge.evaluate import integer_outputs
-    from fedsys.edge.lower import lower
-    from fedsys.edge.reader import read
+    from fedsys.edge.integers.evaluate import integer_outputs
+    from fedsys.edge.integers.lower import lower
+    from fedsys.edge.tflite.reader import read
 
     return integer_outputs(lower(read(file)), rows).argmax(axis=1)
 

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.timing import table, verdict
-from fedsys.edge import toolchain
 from fedsys.edge.code import generate
-from fedsys.edge.executor import trace
-from fedsys.edge.lower import lower
-from fedsys.edge.model import Tensor
-from fedsys.edge.program import Program
-from fedsys.edge.reader import read
-from fedsys.edge.toolchain import Sizes, Target
+from fedsys.edge.integers.executor import trace
+from fedsys.edge.integers.lower import lower
+from fedsys.edge.integers.program import Program
+from fedsys.edge.tflite.model import Tensor
+from fedsys.edge.tflite.reader import read
+from fedsys.edge.verification import toolchain
+from fedsys.edge.verification.toolchain import Sizes, Target
 
 KEYWORDS = "kws_ds_cnn"
 """The zoo's keyword-spotting network of the MLPerf Tiny shape."""

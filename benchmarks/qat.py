@@ -89,7 +89,9 @@ def in_worker(
     seeds: Sequence[int], ways: Sequence[str], epochs: int, rounds: int, folder: Path
 ) -> dict[str, Any]:
     """Way -> .tflite bytes of each seed; all in one process, which starts slowly."""
-    from fedsys.edge import convert, qat_worker, quantize, ranges
+    from fedsys.edge.calibration import ranges
+    from fedsys.edge.conversion import convert, quantize
+    from fedsys.edge.tuning import qat_worker
 
     made: dict[str, list[bytes]] = {way: [] for way in ways}
     for seed in seeds:
@@ -133,10 +135,11 @@ def accuracies(
     rounds: int = ROUNDS,
 ) -> Mapping[str, list[float]]:
     """Way -> test accuracy for each seed, as the chip has it."""
-    from fedsys.edge import ranges, worker
-    from fedsys.edge.evaluate import integer_outputs
-    from fedsys.edge.lower import lower
-    from fedsys.edge.reader import read
+    from fedsys.edge.calibration import ranges
+    from fedsys.edge.conversion import worker
+    from fedsys.edge.integers.evaluate import integer_outputs
+    from fedsys.edge.integers.lower import lower
+    from fedsys.edge.tflite.reader import read
 
     with tempfile.TemporaryDirectory() as folder:
         made = worker.call(

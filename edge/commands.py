@@ -119,9 +119,9 @@ def export(source: str, as_json: bool, quiet: bool, out: Path, **options: Any) -
 
     RUN is a run's folder or name; FILE a .keras model with --calibration, or an int8 .tflite.
     """
-    from fedsys.edge.budget import Budget, read_count, read_size
     from fedsys.edge.export import Options
     from fedsys.edge.export import export as start
+    from fedsys.edge.report.budget import Budget, read_count, read_size
 
     flash, ram = options.pop("max_flash"), options.pop("max_ram")
     drop, instructions = options.pop("max_drop"), options.pop("max_instructions")
@@ -150,8 +150,8 @@ def export(source: str, as_json: bool, quiet: bool, out: Path, **options: Any) -
 @_JSON
 def inspect(file: Path, as_json: bool) -> int:
     """Says what is in a .tflite file, layer by layer, and whether it can be exported."""
-    from fedsys.edge.inspection import inspect as look
-    from fedsys.edge.inspection import text
+    from fedsys.edge.tflite.inspection import inspect as look
+    from fedsys.edge.tflite.inspection import text
 
     found = look(file)
     click.echo(json.dumps(found.table(), allow_nan=False) if as_json else text(found))
@@ -171,7 +171,7 @@ def inspect(file: Path, as_json: bool) -> int:
 @_QUIET
 def verify(folder: Path, targets: tuple[str, ...], as_json: bool, quiet: bool) -> int:
     """Runs an exported project here and in an emulator against the reference, layer by layer."""
-    from fedsys.edge.verify import verify as start
+    from fedsys.edge.verification.verify import verify as start
     from fedsys.errors import ExportError
 
     with _speaking(quiet) as say:

@@ -19,11 +19,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedsys.edge.budget import Budget
-from fedsys.edge.merges import MERGES
+from fedsys.edge.calibration.merges import MERGES
+from fedsys.edge.report.budget import Budget
 from fedsys.edge.report.figures import Figures
 from fedsys.edge.sources import find
-from fedsys.edge.targets import target
+from fedsys.edge.verification.targets import target
 from fedsys.errors import StorageError, UsageError, nearest
 from fedsys.storage import storing
 
@@ -157,7 +157,7 @@ def _free(out: Path) -> None:
 
 def _exported(out: Path) -> set[str]:
     """The files of an older export in a folder."""
-    from fedsys.edge.project import MANIFEST, REPORTS, read_manifest
+    from fedsys.edge.project.folder import MANIFEST, REPORTS, read_manifest
 
     if (out / MANIFEST).exists():
         return {*read_manifest(out)["files"], MANIFEST, *REPORTS}

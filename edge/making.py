@@ -14,28 +14,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedsys.edge.calibration import CLIENTS, calibrate, federated_calibration
+from fedsys.edge.calibration.federated import CLIENTS, calibrate, federated_calibration
 from fedsys.edge.code import Generated, generate
-from fedsys.edge.convert import float_model
-from fedsys.edge.evaluate import chip_answer
-from fedsys.edge.golden import Golden, golden
-from fedsys.edge.inspection import peak
-from fedsys.edge.lower import lower
-from fedsys.edge.program import Program
-from fedsys.edge.project import Details, read_manifest, write_project
-from fedsys.edge.quantize import quantize
-from fedsys.edge.reader import read
+from fedsys.edge.conversion.convert import float_model
+from fedsys.edge.conversion.quantize import quantize
+from fedsys.edge.integers.evaluate import chip_answer
+from fedsys.edge.integers.lower import lower
+from fedsys.edge.integers.program import Program
+from fedsys.edge.project.folder import Details, read_manifest, write_project
+from fedsys.edge.project.golden import Golden, golden
 from fedsys.edge.report.figures import Calibration, Check, Figures, Flash, Ram, Score
 from fedsys.edge.report.measure import layers
 from fedsys.edge.report.memory import flash, places, ram
 from fedsys.edge.report.noise import decibels, measured
+from fedsys.edge.report.scoring import federated_score, runtime_answer, sample_score
 from fedsys.edge.report.wording import bytes_said
-from fedsys.edge.scoring import federated_score, runtime_answer, sample_score
 from fedsys.edge.sources import Federation, Source
-from fedsys.edge.targets import target
-from fedsys.edge.toolchain import install, missing
-from fedsys.edge.toolchain import sizes as measure
-from fedsys.edge.verify import Trial, verify
+from fedsys.edge.tflite.inspection import peak
+from fedsys.edge.tflite.reader import read
+from fedsys.edge.verification.targets import target
+from fedsys.edge.verification.toolchain import install, missing
+from fedsys.edge.verification.toolchain import sizes as measure
+from fedsys.edge.verification.verify import Trial, verify
 from fedsys.errors import DataError, ExportError
 from fedsys.report.wording import many
 from fedsys.rounds import draw_cohort
@@ -135,7 +135,7 @@ def learned_ranges(
 
 def _tuned(floats: bytes, source: Source, options: Options, say: Say) -> Converted:
     """The model fine-tuned to int8 by a run's clients."""
-    from fedsys.edge.qat import fine_tune_rows
+    from fedsys.edge.tuning.qat import fine_tune_rows
 
     federation = source.federation
     assert source.keras is not None and federation is not None, "find() asks for a run"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedsys.edge.reader import read
+from fedsys.edge.tflite.reader import read
 from fedsys.errors import DataError, StorageError, UsageError
 
 if TYPE_CHECKING:

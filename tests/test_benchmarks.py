@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedsys.edge import toolchain
+from fedsys.edge.verification import toolchain
 
 ROOT = Path(__file__).resolve().parent.parent
 

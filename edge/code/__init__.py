@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fedsys.edge.arena import Arena, plan
 from fedsys.edge.code import (
     convolution,
     depthwise,
@@ -24,10 +23,10 @@ from fedsys.edge.code import (
     pooling,
     softmax,
 )
+from fedsys.edge.code.arena import Arena, plan
 from fedsys.edge.code.unit import TYPES, Unit, comment, parameter
 from fedsys.edge.code.windows import finish_windows
-from fedsys.edge.model import Tensor
-from fedsys.edge.program import (
+from fedsys.edge.integers.program import (
     Add,
     Convolution,
     Copy,
@@ -47,6 +46,7 @@ from fedsys.edge.program import (
     Softmax,
     TransposedConvolution,
 )
+from fedsys.edge.tflite.model import Tensor
 from fedsys.errors import ExportError, UsageError
 
 CALLS: Mapping[type[Node], Callable[[Unit, Any], str]] = {

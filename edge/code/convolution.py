@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedsys.edge.arena import pointwise
 from fedsys.edge.code import scaling
+from fedsys.edge.code.arena import pointwise
 from fedsys.edge.code.unit import Unit, Value
 from fedsys.edge.code.windows import define_windows, image, window
-from fedsys.edge.program import Convolution, DepthwiseConvolution, FullyConnected, Node
+from fedsys.edge.integers.program import Convolution, DepthwiseConvolution, FullyConnected, Node
 
 DENSE = """
 /* `outputs` sums of `depth` products for each row; output rows lie `pitch` apart.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedsys.edge.arena import single_channel
 from fedsys.edge.code import convolution, scaling
+from fedsys.edge.code.arena import single_channel
 from fedsys.edge.code.unit import Unit, Value
 from fedsys.edge.code.windows import define_windows, image, window
-from fedsys.edge.program import DepthwiseConvolution, TransposedConvolution
+from fedsys.edge.integers.program import DepthwiseConvolution, TransposedConvolution
 
 DEPTHWISE = """
 /* Each of the image's channels feeds `depth` outputs. */

@@ -9,7 +9,7 @@ import numpy as np
 
 from fedsys.edge.code import scaling
 from fedsys.edge.code.unit import Unit, Value, loops, padded, place
-from fedsys.edge.program import Add, Lookup, Multiply, Operand, Prelu
+from fedsys.edge.integers.program import Add, Lookup, Multiply, Operand, Prelu
 
 # Operands that are broadcast have steps of zero. An output may lie over an operand.
 ADD = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fedsys.edge.code.unit import Unit
-from fedsys.edge.program import Dequantize, Quantize
+from fedsys.edge.integers.program import Dequantize, Quantize
 
 QUANTIZE = """
 /* Rounded to nearest, halves away from zero. */

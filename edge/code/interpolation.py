@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedsys.edge.code.unit import Unit
-from fedsys.edge.program import Interpolate
+from fedsys.edge.integers.program import Interpolate
 
 INTERPOLATE = """
 /* Rows and columns: the first pixel, the second, and its weight in 1024ths. */

@@ -9,7 +9,7 @@ import numpy as np
 
 from fedsys.edge.code.convolution import define_fill
 from fedsys.edge.code.unit import Unit, loops, padded, place
-from fedsys.edge.program import Copy, Part, Resize
+from fedsys.edge.integers.program import Copy, Part, Resize
 
 COPY = """
 /* Runs of `run` bytes; `steps` are bytes from one to the next. */

@@ -9,7 +9,7 @@ from fedsys.edge.code import scaling
 from fedsys.edge.code.convolution import define_fill
 from fedsys.edge.code.unit import Unit, Value, loops, padded, place
 from fedsys.edge.code.windows import define_windows, image, window
-from fedsys.edge.program import Mean, Pool
+from fedsys.edge.integers.program import Mean, Pool
 
 POOL = """
 struct pool {

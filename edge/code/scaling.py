@@ -1,11 +1,11 @@
-"""C of fixed-point scaling: what edge/fixed.py is in NumPy, and words of four bytes at once."""
+"""C of fixed-point scaling: what integers/fixed.py is in NumPy, and words of four bytes at once."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from fedsys.edge.code.unit import Unit, Value
-from fedsys.edge.program import (
+from fedsys.edge.integers.program import (
     Convolution,
     DepthwiseConvolution,
     FullyConnected,

@@ -6,7 +6,7 @@ import numpy as np
 
 from fedsys.edge.code import scaling
 from fedsys.edge.code.unit import Unit
-from fedsys.edge.program import Softmax
+from fedsys.edge.integers.program import Softmax
 
 SATURATED = """
 static int32_t shifted_left(int32_t x, int32_t bits)

@@ -10,9 +10,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from fedsys.edge.arena import Arena
-from fedsys.edge.model import Tensor
-from fedsys.edge.program import Node, Program
+from fedsys.edge.code.arena import Arena
+from fedsys.edge.integers.program import Node, Program
+from fedsys.edge.tflite.model import Tensor
 
 TYPES = {"int8": "int8_t", "uint8": "uint8_t", "int16": "int16_t", "uint16": "uint16_t"}
 TYPES |= {"int32": "int32_t", "int64": "int64_t", "float32": "float", "bool": "uint8_t"}

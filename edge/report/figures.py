@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from fedsys.edge.boards import Fit, fits
+from fedsys.edge.report.boards import Fit, fits
 
 
 @dataclass(frozen=True)

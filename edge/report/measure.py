@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fedsys.edge.inspection import macs
-from fedsys.edge.model import Model, Operator, Tensor
 from fedsys.edge.report.figures import Layer
+from fedsys.edge.tflite.inspection import macs
+from fedsys.edge.tflite.model import Model, Operator, Tensor
 
 
 def layers(

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from fedsys.edge.arena import Arena, working_bytes
-from fedsys.edge.program import Program
+from fedsys.edge.code.arena import Arena, working_bytes
+from fedsys.edge.integers.program import Program
 from fedsys.edge.report.figures import Flash, Place, Ram
-from fedsys.edge.toolchain import Sizes
+from fedsys.edge.verification.toolchain import Sizes
 
 _LEARNED = {"kernel", "bias", "data"}
 """Fields of nodes (and of their parts) whose arrays hold what was learned; others are tables."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fedsys.edge.program import Program
+from fedsys.edge.integers.program import Program
 from fedsys.edge.report.measure import Powers, added, powers, ratio, short_name
 
 BLOCK = 16
@@ -22,9 +22,9 @@ def measured(float_model: bytes, program: Program, rows: np.ndarray) -> Powers:
 
     rows: [n, ...] float32, as the float model reads them.
     """
-    from fedsys.edge.evaluate import real, stored
-    from fedsys.edge.executor import trace
-    from fedsys.edge.ranges import traced
+    from fedsys.edge.calibration.ranges import traced
+    from fedsys.edge.integers.evaluate import real, stored
+    from fedsys.edge.integers.executor import trace
 
     model = program.model
     (number,) = model.inputs
@@ -47,7 +47,7 @@ def counterparts(float_model: bytes, program: Program) -> dict[int, str]:
 
     Names of layers are the same but for what a training wrapped around them.
     """
-    from fedsys.edge.ranges import activations
+    from fedsys.edge.calibration.ranges import activations
 
     names = activations(float_model)
     found = {}

@@ -9,10 +9,10 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from fedsys.edge.executor import trace
-from fedsys.edge.lower import lower
-from fedsys.edge.program import Program
-from fedsys.edge.reader import read
+from fedsys.edge.integers.executor import trace
+from fedsys.edge.integers.lower import lower
+from fedsys.edge.integers.program import Program
+from fedsys.edge.tflite.reader import read
 
 from .build import Value, constant, one_operator, tflm
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fedsys.edge.code import generate
-from fedsys.edge.program import Program
+from fedsys.edge.integers.program import Program
 
 from .c import SANITIZERS, STRICT
 

@@ -13,7 +13,7 @@ import pytest
 
 from fedsys.edge.code import Generated
 from fedsys.edge.code.unit import TYPES
-from fedsys.edge.program import Program
+from fedsys.edge.integers.program import Program
 
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pedantic"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from fedsys.edge.code import Generated, generate
-from fedsys.edge.golden import Golden, golden
-from fedsys.edge.lower import lower
-from fedsys.edge.program import Program
-from fedsys.edge.project import Details, write_project
-from fedsys.edge.reader import read
+from fedsys.edge.integers.lower import lower
+from fedsys.edge.integers.program import Program
+from fedsys.edge.project.folder import Details, write_project
+from fedsys.edge.project.golden import Golden, golden
+from fedsys.edge.tflite.reader import read
 
 from .build import Op, Value, build, constant
 

@@ -104,7 +104,7 @@ def make(folder: Path) -> dict[str, Any]:
     import keras
     import zoo  # beside this file, which is in the worker's path
 
-    from fedsys.edge.convert import convert
+    from fedsys.edge.conversion.convert import convert
 
     (folder / "own.py").write_text(OWN_CLASS)
     made: dict[str, Any] = {}
@@ -127,7 +127,7 @@ def make(folder: Path) -> dict[str, Any]:
 
 def load(folder: Path) -> dict[str, Any]:
     """Converts files: name -> bytes, or what the refusal says."""
-    from fedsys.edge.convert import _convert_file
+    from fedsys.edge.conversion.convert import _convert_file
 
     made: dict[str, Any] = {}
     (folder / "broken.py").write_text("import nothing_of_the_kind\n")

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fedsys.edge.fixed import quantized_multiplier
-from fedsys.edge.model import Model, Operator, Tensor
-from fedsys.edge.program import (
+from fedsys.edge.integers.fixed import quantized_multiplier
+from fedsys.edge.integers.program import (
     Add,
     Convolution,
     Copy,
@@ -32,6 +31,7 @@ from fedsys.edge.program import (
     Softmax,
     TransposedConvolution,
 )
+from fedsys.edge.tflite.model import Model, Operator, Tensor
 
 
 def strides(shape: Sequence[int], of: Sequence[int]) -> tuple[int, ...]:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsys.edge.arena import ALIGNMENT, Arena, _aligned, _Block, _packed, plan, working_bytes
-from fedsys.edge.program import Add, Copy, Lookup, Multiply, Prelu, Program
+from fedsys.edge.code.arena import ALIGNMENT, Arena, _aligned, _Block, _packed, plan, working_bytes
+from fedsys.edge.integers.program import Add, Copy, Lookup, Multiply, Prelu, Program
 from tests.edge.programs import Net, keyword_spotting
 
 

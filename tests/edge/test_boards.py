@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsys.edge.boards import BOARDS, Board, fits
+from fedsys.edge.report.boards import BOARDS, Board, fits
 
 
 def test_names_of_boards_are_told_apart() -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsys.edge.calibration import (
+from fedsys.edge.calibration.federated import (
     Collector,
     Gate,
     Reason,
@@ -23,10 +23,10 @@ from fedsys.edge.calibration import (
     federated_calibration,
     message,
 )
-from fedsys.edge.histogram import SHARE, Histogram
-from fedsys.edge.merges import Envelope, Median, Trimmed
-from fedsys.edge.quantize import finished, quantize_here
-from fedsys.edge.ranges import activations
+from fedsys.edge.calibration.histogram import SHARE, Histogram
+from fedsys.edge.calibration.merges import Envelope, Median, Trimmed
+from fedsys.edge.calibration.ranges import activations
+from fedsys.edge.conversion.quantize import finished, quantize_here
 from fedsys.errors import DataError, QuorumError, UsageError
 from fedsys.partition import Partition
 
@@ -374,10 +374,10 @@ def test_a_client_needs_no_tensorflow(tmp_path):
 CLIENT = """
 import pathlib, sys
 import numpy as np
-from fedsys.edge.calibration import message
-from fedsys.edge.evaluate import chip_answer, score_client
-from fedsys.edge.lower import lower
-from fedsys.edge.reader import read
+from fedsys.edge.calibration.federated import message
+from fedsys.edge.integers.evaluate import chip_answer, score_client
+from fedsys.edge.integers.lower import lower
+from fedsys.edge.tflite.reader import read
 from fedsys.objectives import objective
 
 model, rows = pathlib.Path("float.tflite").read_bytes(), np.ones((2, 14, 14, 1), "float32")

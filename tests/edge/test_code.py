@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedsys.edge import executor, toolchain
 from fedsys.edge.code import generate
 from fedsys.edge.code.scaling import small
 from fedsys.edge.code.unit import Unit
-from fedsys.edge.model import Model, Operator, Tensor
-from fedsys.edge.program import Copy, Node, Part, Program
+from fedsys.edge.integers import executor
+from fedsys.edge.integers.program import Copy, Node, Part, Program
+from fedsys.edge.tflite.model import Model, Operator, Tensor
+from fedsys.edge.verification import toolchain
 from fedsys.errors import ExportError, UsageError
 from tests.edge import c
 from tests.edge.programs import Net, keyword_spotting

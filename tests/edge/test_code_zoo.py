@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedsys.edge import executor
 from fedsys.edge.code import generate
-from fedsys.edge.lower import lower
-from fedsys.edge.reader import read
+from fedsys.edge.integers import executor
+from fedsys.edge.integers.lower import lower
+from fedsys.edge.tflite.reader import read
 from tests.edge import build, c, zoo
 
 

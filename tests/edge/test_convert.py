@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedsys.edge import worker
-from fedsys.edge.convert import OPERATORS, float_model
-from fedsys.edge.flatbuffer import operator_name, schema, text, unpacked
-from fedsys.edge.ranges import outputs
+from fedsys.edge.calibration.ranges import outputs
+from fedsys.edge.conversion import worker
+from fedsys.edge.conversion.convert import OPERATORS, float_model
+from fedsys.edge.tflite.flatbuffer import operator_name, schema, text, unpacked
 from fedsys.errors import DataError
 
 from . import zoo

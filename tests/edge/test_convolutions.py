@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from fedsys.edge.executor import run
-from fedsys.edge.fixed import quantized_multiplier, scaled
-from fedsys.edge.lower import lower
-from fedsys.edge.model import Model, Quantization
-from fedsys.edge.program import Convolution, FullyConnected
-from fedsys.edge.reader import read
+from fedsys.edge.integers.executor import run
+from fedsys.edge.integers.fixed import quantized_multiplier, scaled
+from fedsys.edge.integers.lower import lower
+from fedsys.edge.integers.program import Convolution, FullyConnected
+from fedsys.edge.tflite.model import Model, Quantization
+from fedsys.edge.tflite.reader import read
 from fedsys.errors import ExportError
 
 from .agreement import assert_agrees, program

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from fedsys.edge.executor import trace
-from fedsys.edge.lower import lower
-from fedsys.edge.program import Copy, Interpolate, Resize
-from fedsys.edge.reader import read
-from fedsys.edge.walks import places
+from fedsys.edge.integers.executor import trace
+from fedsys.edge.integers.lower import lower
+from fedsys.edge.integers.program import Copy, Interpolate, Resize
+from fedsys.edge.integers.walks import places
+from fedsys.edge.tflite.reader import read
 from fedsys.errors import DataError, ExportError
 
 from .agreement import int8, integers, shapes

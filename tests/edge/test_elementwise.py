@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsys.edge.executor import run
-from fedsys.edge.lower import lower
-from fedsys.edge.program import Add
-from fedsys.edge.reader import read
+from fedsys.edge.integers.executor import run
+from fedsys.edge.integers.lower import lower
+from fedsys.edge.integers.program import Add
+from fedsys.edge.tflite.reader import read
 from fedsys.errors import ExportError
 
 from .agreement import STORED, assert_agrees, program, scales, stored, zero_points

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsys.edge.evaluate import (
+from fedsys.edge.calibration.ranges import outputs
+from fedsys.edge.integers.evaluate import (
     Comparison,
     Scores,
     chip_answer,
@@ -18,10 +19,9 @@ from fedsys.edge.evaluate import (
     score_client,
     stored,
 )
-from fedsys.edge.lower import lower
-from fedsys.edge.model import Quantization, Tensor
-from fedsys.edge.ranges import outputs
-from fedsys.edge.reader import read
+from fedsys.edge.integers.lower import lower
+from fedsys.edge.tflite.model import Quantization, Tensor
+from fedsys.edge.tflite.reader import read
 from fedsys.errors import DataError
 from fedsys.objectives import objective
 from fedsys.partition import Partition

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedsys.edge import executor
-from fedsys.edge.executor import run, trace
-from fedsys.edge.lower import lower
-from fedsys.edge.program import Program
-from fedsys.edge.reader import read
+from fedsys.edge.integers import executor
+from fedsys.edge.integers.executor import run, trace
+from fedsys.edge.integers.lower import lower
+from fedsys.edge.integers.program import Program
+from fedsys.edge.tflite.reader import read
 from fedsys.errors import DataError
 
 from .build import Op, Value, build, tflm, trace_tflm

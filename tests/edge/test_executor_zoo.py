@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from fedsys.edge.executor import run, trace
-from fedsys.edge.lower import lower
-from fedsys.edge.reader import read
+from fedsys.edge.integers.executor import run, trace
+from fedsys.edge.integers.lower import lower
+from fedsys.edge.tflite.reader import read
 
 from . import zoo
 from .build import trace_tflm

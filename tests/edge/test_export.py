@@ -15,13 +15,13 @@ import pytest
 
 from fedsys.edge import export as exporting
 from fedsys.edge import making
-from fedsys.edge.budget import Budget
 from fedsys.edge.export import REPORTS, Exported, Options, export
-from fedsys.edge.qat import FineTuned
-from fedsys.edge.reader import read
+from fedsys.edge.report.budget import Budget
 from fedsys.edge.report.figures import Figures, Flash, Layer, Ram
 from fedsys.edge.sources import Source
-from fedsys.edge.toolchain import missing
+from fedsys.edge.tflite.reader import read
+from fedsys.edge.tuning.qat import FineTuned
+from fedsys.edge.verification.toolchain import missing
 from fedsys.errors import BudgetError, ExportError, StorageError
 from fedsys.experiment import Experiment
 from fedsys.runs import Run
@@ -285,7 +285,7 @@ def test_clients_fine_tune_where_that_is_asked_for(
         return FineTuned((built.folder / "model.tflite").read_bytes(), b"", report)
 
     floats = making.float_model(run.folder / "model.keras", ())
-    monkeypatch.setattr("fedsys.edge.qat.fine_tune_rows", tune)
+    monkeypatch.setattr("fedsys.edge.tuning.qat.fine_tune_rows", tune)
     monkeypatch.setattr(making, "float_model", lambda path, code: floats)
     options = Options(method="qat", prune=0.5, cluster=16, rounds=2, verify=False)
     figures = export(run.folder, tmp_path / "tuned", options).figures

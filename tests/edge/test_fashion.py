@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 import fedsys
-from fedsys.edge import toolchain
-from fedsys.edge.budget import Budget
 from fedsys.edge.export import Options
+from fedsys.edge.report.budget import Budget
+from fedsys.edge.verification import toolchain
 from fedsys.local import Local
 
 IMAGES = Path(__file__).parents[2].parent / "shared" / "data" / "fashion-mnist"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsys.edge.fixed import (
+from fedsys.edge.integers.fixed import (
     INT32,
     high_product,
     limited,

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsys.edge.executor import trace
-from fedsys.edge.lower import lower
-from fedsys.edge.program import Program
-from fedsys.edge.reader import read
+from fedsys.edge.integers.executor import trace
+from fedsys.edge.integers.lower import lower
+from fedsys.edge.integers.program import Program
+from fedsys.edge.tflite.reader import read
 from fedsys.errors import DataError, ExportError
 
 from . import batch, zoo

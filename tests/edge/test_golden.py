@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsys.edge.executor import trace
-from fedsys.edge.golden import checksum, draws, golden, of_vectors, quantized, unpacked
-from fedsys.edge.model import Quantization
+from fedsys.edge.integers.executor import trace
+from fedsys.edge.project.golden import checksum, draws, golden, of_vectors, quantized, unpacked
+from fedsys.edge.tflite.model import Quantization
 from fedsys.errors import DataError, StorageError
 
 from .exported import classifier, made, of_floats, two_inputs

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedsys.edge.calibration import calibrate
-from fedsys.edge.inspection import as_dict, inspect, text
-from fedsys.edge.lower import lower
-from fedsys.edge.quantize import quantize
-from fedsys.edge.reader import read
+from fedsys.edge.calibration.federated import calibrate
+from fedsys.edge.conversion.quantize import quantize
+from fedsys.edge.integers.lower import lower
+from fedsys.edge.tflite.inspection import as_dict, inspect, text
+from fedsys.edge.tflite.reader import read
 from fedsys.errors import DataError, ExportError
 
 from . import zoo

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("tf_keras", reason="tf-keras is not installed (pip install 'fedsys[qat]')")
 
-from fedsys.edge import worker
+from fedsys.edge.conversion import worker
 
 HERE = {
     "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedsys.edge.lower import INSTEAD, LOWERINGS, lower
-from fedsys.edge.model import Model
-from fedsys.edge.reader import read
+from fedsys.edge.integers.lower import INSTEAD, LOWERINGS, lower
+from fedsys.edge.tflite.model import Model
+from fedsys.edge.tflite.reader import read
 from fedsys.errors import ExportError
 
 from .build import Op, Value, build, one_operator

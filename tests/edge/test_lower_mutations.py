@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedsys.edge.executor import trace
-from fedsys.edge.lower import lower
-from fedsys.edge.model import Model, Operator, Quantization, Tensor
-from fedsys.edge.reader import read
+from fedsys.edge.integers.executor import trace
+from fedsys.edge.integers.lower import lower
+from fedsys.edge.tflite.model import Model, Operator, Quantization, Tensor
+from fedsys.edge.tflite.reader import read
 from fedsys.errors import ExportError
 
 from .networks import residual

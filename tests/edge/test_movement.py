@@ -6,10 +6,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsys.edge.executor import run
-from fedsys.edge.lower import lower
-from fedsys.edge.program import Copy, Part
-from fedsys.edge.reader import read
+from fedsys.edge.integers.executor import run
+from fedsys.edge.integers.lower import lower
+from fedsys.edge.integers.program import Copy, Part
+from fedsys.edge.tflite.reader import read
 
 from .agreement import (
     SCALE,

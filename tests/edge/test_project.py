@@ -8,12 +8,13 @@ import subprocess
 import numpy as np
 import pytest
 
-from fedsys.edge import interpreter, project, toolchain
-from fedsys.edge.golden import quantized
-from fedsys.edge.interpreter import ArenaNeed
-from fedsys.edge.project import Details, changed_files, read_manifest
-from fedsys.edge.rendering import c_string
-from fedsys.edge.toolchain import run_on_host
+from fedsys.edge.project import folder as project
+from fedsys.edge.project.folder import Details, changed_files, read_manifest
+from fedsys.edge.project.golden import quantized
+from fedsys.edge.project.rendering import c_string
+from fedsys.edge.verification import interpreter, toolchain
+from fedsys.edge.verification.interpreter import ArenaNeed
+from fedsys.edge.verification.toolchain import run_on_host
 from fedsys.errors import StorageError
 
 from .exported import classifier, made, of_floats, two_inputs

@@ -16,11 +16,12 @@ pytest.importorskip(
     "tensorflow_model_optimization", reason="TFMOT is not installed (pip install 'fedsys[qat]')"
 )
 
-from fedsys.edge import qat, worker
-from fedsys.edge.evaluate import integer_outputs
-from fedsys.edge.executor import run
-from fedsys.edge.lower import lower
-from fedsys.edge.reader import read
+from fedsys.edge.conversion import worker
+from fedsys.edge.integers.evaluate import integer_outputs
+from fedsys.edge.integers.executor import run
+from fedsys.edge.integers.lower import lower
+from fedsys.edge.tflite.reader import read
+from fedsys.edge.tuning import qat
 from fedsys.errors import DataError, UsageError
 from fedsys.partition import Partition
 

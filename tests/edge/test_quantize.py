@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedsys.edge.flatbuffer import OPERATORS, operator_name, packed, schema, text, unpacked
-from fedsys.edge.lower import lower
-from fedsys.edge.quantize import METHODS, quantize, quantize_here
-from fedsys.edge.ranges import activations, calibrate
-from fedsys.edge.reader import read
+from fedsys.edge.calibration.ranges import activations, calibrate
+from fedsys.edge.conversion.quantize import METHODS, quantize, quantize_here
+from fedsys.edge.integers.lower import lower
+from fedsys.edge.tflite.flatbuffer import OPERATORS, operator_name, packed, schema, text, unpacked
+from fedsys.edge.tflite.reader import read
 from fedsys.errors import DataError, ExportError, UsageError
 
 from . import zoo

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from fedsys.edge.reader import read
-from fedsys.edge.schema import ENUMERATIONS, OPERATORS, OPTIONS, TYPES
+from fedsys.edge.tflite.reader import read
+from fedsys.edge.tflite.schema import ENUMERATIONS, OPERATORS, OPTIONS, TYPES
 from fedsys.errors import DataError
 
 from . import zoo

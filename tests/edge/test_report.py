@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsys.edge.budget import Budget, read_count, read_size
-from fedsys.edge.reader import read
+from fedsys.edge.report.budget import Budget, read_count, read_size
 from fedsys.edge.report.figures import (
     Calibration,
     Check,
@@ -28,6 +27,7 @@ from fedsys.edge.report.measure import added, layers, powers, ratio, short_name
 from fedsys.edge.report.page import render
 from fedsys.edge.report.text import render_text
 from fedsys.edge.report.wording import bytes_said, count_said, decibels
+from fedsys.edge.tflite.reader import read
 from fedsys.errors import BudgetError, UsageError
 from fedsys.report.wording import NOTHING
 

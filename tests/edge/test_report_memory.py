@@ -7,11 +7,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from fedsys.edge.arena import plan
-from fedsys.edge.program import Program
+from fedsys.edge.code.arena import plan
+from fedsys.edge.integers.program import Program
 from fedsys.edge.report.arena_figure import arena_picture
 from fedsys.edge.report.memory import flash, places, ram
-from fedsys.edge.toolchain import Sizes
+from fedsys.edge.verification.toolchain import Sizes
 from fedsys.report.svg import figure_svg
 
 from .programs import keyword_spotting

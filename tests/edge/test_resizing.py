@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsys.edge.code import generate
-from fedsys.edge.executor import run
+from fedsys.edge.integers.executor import run
 
 from . import c
 from .agreement import assert_agrees, assert_gives, int8, integers, program, seeds, stored

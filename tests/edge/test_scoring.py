@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedsys.edge import scoring
-from fedsys.edge.evaluate import chip_answer
-from fedsys.edge.lower import lower
-from fedsys.edge.reader import read
-from fedsys.edge.scoring import runtime_answer, sample_score
+from fedsys.edge.integers.evaluate import chip_answer
+from fedsys.edge.integers.lower import lower
+from fedsys.edge.report import scoring
+from fedsys.edge.report.scoring import runtime_answer, sample_score
 from fedsys.edge.sources import Samples
+from fedsys.edge.tflite.reader import read
 from fedsys.errors import DataError
 
 from .build import Value, one_operator

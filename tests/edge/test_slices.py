@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsys.edge.executor import run
+from fedsys.edge.integers.executor import run
 
 from .agreement import assert_gives, int8, integers, program, quick, seeds, shapes, stored
 from .build import constant

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsys.edge.executor import run
-from fedsys.edge.kernels.softmax import reciprocal
-from fedsys.edge.lower import lower
-from fedsys.edge.lowering.softmax import FRACTION_BITS, exponential
-from fedsys.edge.program import Softmax
-from fedsys.edge.reader import read
+from fedsys.edge.integers.executor import run
+from fedsys.edge.integers.kernels.softmax import reciprocal
+from fedsys.edge.integers.lower import lower
+from fedsys.edge.integers.lowering.softmax import FRACTION_BITS, exponential
+from fedsys.edge.integers.program import Softmax
+from fedsys.edge.tflite.reader import read
 from fedsys.errors import ExportError
 
 from .agreement import STORED, assert_agrees, program, scales, zero_points

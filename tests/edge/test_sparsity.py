@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fedsys.edge.sparsity import centroids, magnitude_mask, nearest, subspace
+from fedsys.edge.tuning.sparsity import centroids, magnitude_mask, nearest, subspace
 
 KERNELS = arrays(
     np.float32, st.tuples(st.integers(1, 4), st.integers(2, 6)), elements=st.floats(-2, 2, width=16)

@@ -2,8 +2,16 @@
 
 import pytest
 
-from fedsys.edge import toolchain
-from fedsys.edge.toolchain import TARGETS, build, deepest, emulate, run_on_host, sizes, target
+from fedsys.edge.verification import toolchain
+from fedsys.edge.verification.toolchain import (
+    TARGETS,
+    build,
+    deepest,
+    emulate,
+    run_on_host,
+    sizes,
+    target,
+)
 from fedsys.errors import ExportError, UsageError
 
 needs_compiler = pytest.mark.skipif(

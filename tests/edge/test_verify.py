@@ -7,11 +7,12 @@ import re
 import numpy as np
 import pytest
 
-from fedsys.edge import interpreter, project, toolchain
-from fedsys.edge import verify as verification
-from fedsys.edge.interpreter import ArenaNeed
-from fedsys.edge.project import Details
-from fedsys.edge.verify import verify
+from fedsys.edge.project import folder as project
+from fedsys.edge.project.folder import Details
+from fedsys.edge.verification import interpreter, toolchain
+from fedsys.edge.verification import verify as verification
+from fedsys.edge.verification.interpreter import ArenaNeed
+from fedsys.edge.verification.verify import verify
 from fedsys.errors import StorageError, UsageError
 
 from .exported import classifier, made, of_floats, two_inputs

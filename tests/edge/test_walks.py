@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsys.edge.lowering.copies import merged
-from fedsys.edge.program import Part
-from fedsys.edge.walks import contiguous, merge, places, within
+from fedsys.edge.integers.lowering.copies import merged
+from fedsys.edge.integers.program import Part
+from fedsys.edge.integers.walks import contiguous, merge, places, within
 
 from .agreement import shapes
 

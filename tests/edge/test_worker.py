@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedsys.edge import worker
+from fedsys.edge.conversion import worker
 from fedsys.errors import DataError, ExportError
 
 HERE = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}

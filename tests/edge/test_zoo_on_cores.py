@@ -2,8 +2,8 @@
 
 import pytest
 
-from fedsys.edge import toolchain
-from fedsys.edge.verify import verify
+from fedsys.edge.verification import toolchain
+from fedsys.edge.verification.verify import verify
 from tests.edge import zoo
 from tests.edge.exported import made
 

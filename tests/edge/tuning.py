@@ -123,7 +123,7 @@ def translations() -> dict[str, Any]:
     """Largest difference of outputs, relative to the largest output or one, by model."""
     import keras
 
-    from fedsys.edge.legacy import translate
+    from fedsys.edge.tuning.legacy import translate
 
     def difference(model: Any) -> float:
         _fill(model)
@@ -150,7 +150,7 @@ def refusals() -> dict[str, str]:
     """What is said about models that cannot be translated."""
     import keras
 
-    from fedsys.edge.legacy import translate
+    from fedsys.edge.tuning.legacy import translate
 
     L = keras.layers  # noqa: N806
 
@@ -233,7 +233,7 @@ def tune(
     """
     import keras
 
-    from fedsys.edge import qat_worker
+    from fedsys.edge.tuning import qat_worker
 
     keras.utils.set_random_seed(0)
     model = narrow()

@@ -324,7 +324,7 @@ def int8(name: str) -> bytes:
 @functools.lru_cache
 def _files() -> Path:
     """The folder with all files, which are made if need be."""
-    from fedsys.edge import worker
+    from fedsys.edge.conversion import worker
 
     folder = CACHE / _key()
     if not folder.exists():
@@ -351,9 +351,9 @@ def make_all() -> dict[str, bytes]:
     """Converts every model; runs in a worker process."""
     import keras
 
-    from fedsys.edge.convert import convert
-    from fedsys.edge.quantize import quantize_here
-    from fedsys.edge.ranges import calibrate
+    from fedsys.edge.calibration.ranges import calibrate
+    from fedsys.edge.conversion.convert import convert
+    from fedsys.edge.conversion.quantize import quantize_here
 
     made = {}
     for name in NAMES:
@@ -368,9 +368,8 @@ def make_all() -> dict[str, bytes]:
 def _key() -> str:
     """Changes with whatever the files are made of."""
     digest = hashlib.sha256()
-    edge = ROOT / "edge"
-    names = ("convert", "naming", "quantize", "ranges", "flatbuffer")
-    for file in (Path(__file__), *(edge / f"{name}.py" for name in names)):
+    rooms = [ROOT / "edge" / room for room in ("conversion", "calibration", "tflite")]
+    for file in (Path(__file__), *(file for room in rooms for file in sorted(room.glob("*.py")))):
         digest.update(file.read_bytes())
     for package in ("keras", "tensorflow", "ai-edge-quantizer", "ai-edge-litert"):
         digest.update(importlib.metadata.version(package).encode())

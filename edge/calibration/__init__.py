@@ -1,0 +1,1 @@
+"""Ranges of activations, learned by clients that keep their rows."""

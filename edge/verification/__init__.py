@@ -1,0 +1,1 @@
+"""Whether generated C computes what the reference does: compilers, emulator, interpreter."""
