@@ -14,7 +14,7 @@ from benchmarks.pipes import serve
 from benchmarks.timing import seconds
 from benchmarks.workloads import SEED, Workload, workload
 from fedsys.checkpoint import Checkpoints
-from fedsys.compiled import CompiledEngine
+from fedsys.engines.compiled import CompiledEngine
 from fedsys.events import EventWriter
 from fedsys.experiment import Experiment
 from fedsys.layout import Layout
@@ -60,7 +60,7 @@ class Rounds:
             self.engine,
             layout,
             cohorts=self._cohort,
-            population=self.engine.population,
+            population=self.setting.population,
             rounds=ENDLESS,
             quorum=self.experiment.quorum,
         )

@@ -114,7 +114,10 @@ def _out(function: Any) -> Any:
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
               help="Any key of the experiment, such as strategy.tau=1e-3. Repeatable.")  # fmt: skip
 @click.option("--resume", metavar="RUN", help="Go on with a run: its folder or name.")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Threads [all cores].")
+@click.option("--engine", metavar="NAME",
+              help="Where cohorts are trained; see fedsys engines [compiled].")  # fmt: skip
+@click.option("--workers", type=click.IntRange(1), metavar="N",
+              help="Threads, or workers of the engine [all cores].")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @_out
@@ -122,6 +125,7 @@ def simulate(
     file: Path | None,
     settings: tuple[str, ...],
     resume: str | None,
+    engine: str | None,
     workers: int | None,
     as_json: bool,
     quiet: bool,
@@ -133,18 +137,20 @@ def simulate(
     FILE is an experiment in TOML, as every run folder holds one; options override it.
     """
     from fedsys.console import Console
+    from fedsys.engines import chosen
 
     console = Console(quiet=quiet, as_json=as_json)
     # In the order of KEYS, not as typed: a task's name comes before its options.
     given = {key: value for key in KEYS if (value := options[key]) is not None}
     with console:
         if resume is not None:
-            run = _resume(resume, file, settings, given, workers, out, console)
+            run = _resume(resume, file, settings, given, engine, workers, out, console)
         else:
             experiment = _experiment(file, given, settings)
+            choice = chosen(engine or "compiled")
             with console.loading():
                 from fedsys.simulation import simulate as start
-            run = start(experiment, out=out, workers=workers, watcher=console)
+            run = start(experiment, out=out, engine=choice, workers=workers, watcher=console)
     console.finished(run)
     return 0 if run.facts["status"] == "done" else 130
 
@@ -154,11 +160,13 @@ def _resume(
     file: Path | None,
     settings: tuple[str, ...],
     given: dict[str, str],
+    engine: str | None,
     workers: int | None,
     out: Path,
     console: Any,
 ) -> Run:
     from fedsys.choices import Text, convert
+    from fedsys.engines import chosen
     from fedsys.runs import Run
 
     others = [f"--{key.replace('_', '-')}" for key in given if key != "rounds"]
@@ -168,10 +176,11 @@ def _resume(
             f"--resume goes on with the run's own experiment and takes --rounds alone, not {what}"
         )
     rounds = convert(Text(given["rounds"]), int, "rounds") if "rounds" in given else None
-    Run.open(name, out)  # says what is wrong before TensorFlow is loaded
+    run = Run.open(name, out)  # says what is wrong before TensorFlow is loaded
+    choice = chosen(engine or run.known.get("engine", "compiled"))
     with console.loading():
         from fedsys.simulation import resume as go_on
-    return go_on(name, rounds=rounds, out=out, workers=workers, watcher=console)
+    return go_on(name, rounds=rounds, out=out, engine=choice, workers=workers, watcher=console)
 
 
 def _experiment(file: Path | None, given: dict[str, str], settings: tuple[str, ...]) -> Experiment:

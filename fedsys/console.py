@@ -55,8 +55,7 @@ class Console:
             return
         self._screen.print(
             f"{facts['task']}: {facts['clients']:,} clients, {facts['cohort']:,} a round, "
-            f"{facts['parameters']:,} parameters, {'XLA' if facts['xla'] else 'graph'}, "
-            f"{facts['workers']} threads"
+            f"{facts['parameters']:,} parameters, {facts['where']}"
         )
         for line in facts["partition_lines"][1:]:
             self._screen.print(line, style="dim")

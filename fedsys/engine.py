@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from fedsys.admission import Refusal
+from fedsys.layout import Layout
+
+Cohorts = Callable[[int], np.ndarray]
+"""Round number -> [cohort] clients."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Aggregate:
     admitted: [admitted] client numbers, ascending; losses: [admitted], their mean training losses.
     refused: the updates that the gate kept out.
     empty: how many of the cohort have no rows.
+    server: the strategy's server state after the round, where the engine is a whole other
+        implementation that takes the server's step, too; else None, and the round loop takes it.
     """
 
     delta: np.ndarray
@@ -50,9 +56,89 @@ class Aggregate:
     empty: int = 0
     drift: np.ndarray | None = None
     memory: Mapping[int, np.ndarray] = field(default_factory=dict)
+    server: Any = None
+
+
+@dataclass(frozen=True)
+class Partial:
+    """Sums over some clients of a cohort: partials of its parts add up to the cohort's.
+
+    total: [layout length], sum of weight times movement over the admitted clients.
+    weight: sum of their weights. clients, losses: [admitted], in the order in which they were
+    added. drift: [parameters], sum of weight times the change of their own vectors, or None.
+    """
+
+    total: np.ndarray
+    weight: float
+    clients: np.ndarray
+    losses: np.ndarray
+    refused: Sequence[Refusal] = ()
+    empty: int = 0
+    drift: np.ndarray | None = None
+    memory: Mapping[int, np.ndarray] = field(default_factory=dict)
+
+    def aggregate(self, dtype: np.dtype[Any]) -> Aggregate:
+        """The sums as means, and the clients in ascending order."""
+        order = self.clients.argsort()
+        weight = self.weight or 1.0
+        return Aggregate(
+            delta=(self.total / weight).astype(dtype),
+            weight=self.weight,
+            admitted=self.clients[order],
+            losses=self.losses[order],
+            refused=tuple(sorted(self.refused, key=lambda refusal: refusal.client)),
+            empty=self.empty,
+            drift=None if self.drift is None else (self.drift / weight).astype(dtype),
+            memory=self.memory,
+        )
+
+
+def merged(partials: Iterable[Partial], layout: Layout, *, remembers: bool) -> Partial:
+    """The sum of partials, in float64 and in their order; only one is held at a time.
+
+    remembers: whether clients have vectors of their own, and so a drift.
+    """
+    total = np.zeros(layout.length)
+    drift = np.zeros(layout.parameters) if remembers else None
+    weight, empty = 0.0, 0
+    clients, losses = [np.zeros(0, np.int64)], [np.zeros(0)]
+    refused: list[Refusal] = []
+    memory: dict[int, np.ndarray] = {}
+    for partial in partials:
+        total += partial.total
+        weight += partial.weight
+        clients.append(partial.clients)
+        losses.append(partial.losses)
+        refused += partial.refused
+        empty += partial.empty
+        memory.update(partial.memory)
+        if drift is not None and partial.drift is not None:
+            drift += partial.drift
+    return Partial(
+        total,
+        weight,
+        np.concatenate(clients),
+        np.concatenate(losses),
+        refused,
+        empty,
+        drift,
+        memory,
+    )
 
 
 class Engine(Protocol):
-    """Runs one cohort and gives back what the server needs of it."""
+    """Runs cohorts of one experiment and gives back what the server needs of them."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Plain values that say where a run happens, for `run.json`: `workers` and `where` (a
+        phrase for a terminal), and what else there is to say."""
+        ...
+
+    def prepare(self, round: int, cohorts: Cohorts) -> None:
+        """Says which round comes next. An engine may plan it beside the work of this one."""
+        ...
 
     def run(self, work: Work) -> Aggregate: ...
+
+    def close(self) -> None: ...

@@ -28,6 +28,24 @@ class DataError(FedsysError):
     code = 3
 
 
+class NetworkError(FedsysError):
+    """The other side cannot be reached, or does not answer."""
+
+    code = 4
+
+
+class IdentityError(FedsysError):
+    """A key, certificate or token that is missing, wrong or out of date."""
+
+    code = 5
+
+
+class PolicyError(FedsysError):
+    """Something that a side does not let be done with it."""
+
+    code = 6
+
+
 class QuorumError(FedsysError):
     """Too few good updates were left to go on."""
 
@@ -46,14 +64,6 @@ class StorageError(FedsysError):
     code = 9
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`did you mean 'x'? known: a, b, x`, for the end of a message about an unknown `word`."""
-    known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    guess = f"did you mean {close[0]!r}? " if close else ""
-    return f"{guess}known: {', '.join(known)}"
-
-
 class ExportError(FedsysError):
     """A model cannot run on a microcontroller, or what was made of it is not what it should be."""
 
@@ -64,3 +74,17 @@ class BudgetError(FedsysError):
     """An exported model needs more than it may."""
 
     code = 11
+
+
+class EngineError(FedsysError):
+    """Where the training happens is missing, or died: an engine, its worker, its other side."""
+
+    code = 12
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`did you mean 'x'? known: a, b, x`, for the end of a message about an unknown `word`."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    guess = f"did you mean {close[0]!r}? " if close else ""
+    return f"{guess}known: {', '.join(known)}"

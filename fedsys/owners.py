@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from fedsys.errors import UsageError
 from fedsys.experiment import Experiment
 from fedsys.partition import Partition
@@ -35,3 +37,9 @@ def cohort_size(experiment: Experiment, partition: Partition) -> int:
             "--clients"
         )
     return cohort
+
+
+def enrolled_weights(partition: Partition, uniform: bool) -> np.ndarray:
+    """[clients], what each counts: as many as its rows, or alike. Those without rows count none."""
+    sizes = partition.sizes
+    return (sizes > 0) * 1.0 if uniform else sizes * 1.0

@@ -11,7 +11,6 @@ from importlib.metadata import version
 from typing import Any
 
 from fedsys.arithmetic import multiply_accumulates
-from fedsys.compiled import CompiledEngine
 from fedsys.evaluation import ClientScores
 from fedsys.rounds import Round
 from fedsys.setting import Setting
@@ -35,7 +34,7 @@ def told(happened: Round) -> dict[str, Any]:
     return line
 
 
-def facts(setting: Setting, engine: CompiledEngine) -> dict[str, Any]:
+def facts(setting: Setting) -> dict[str, Any]:
     """What a run came to before its first round, as plain values."""
     summary = setting.partition.summary(setting.task.train.labels)
     return {
@@ -61,8 +60,6 @@ def facts(setting: Setting, engine: CompiledEngine) -> dict[str, Any]:
         "partition": vars(summary),
         "partition_lines": summary.lines(),
         "prepared": setting.task.prepared,
-        "xla": engine.xla,
-        "workers": engine.workers,
     }
 
 

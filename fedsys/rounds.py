@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from fedsys.engine import Aggregate, Engine, Work
+from fedsys.engine import Aggregate, Cohorts, Engine, Work
 from fedsys.errors import QuorumError, TrainingError
 from fedsys.layout import Layout
 from fedsys.randomness import Purpose, generator
@@ -88,7 +88,7 @@ def run_rounds(
     engine: Engine,
     layout: Layout,
     *,
-    cohorts: Callable[[int], np.ndarray],
+    cohorts: Cohorts,
     population: float,
     rounds: int,
     quorum: float,
@@ -129,8 +129,10 @@ def _step(
 ) -> State:
     trained, averaged = np.split(aggregate.delta, [layout.parameters])
     mean = Mean(trained, aggregate.weight / population, aggregate.drift)
-    with np.errstate(all="ignore"):  # what is not finite is looked for afterwards
-        server = strategy.finish(state.server, mean)
+    server = aggregate.server
+    if server is None:
+        with np.errstate(all="ignore"):  # what is not finite is looked for afterwards
+            server = strategy.finish(state.server, mean)
     return State(
         round=state.round + 1,
         server=server,

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 
 import keras
 import numpy as np
 
-from fedsys.compiled import use_threads
+from fedsys.engines.compiled import use_threads
 from fedsys.errors import TrainingError
 from fedsys.experiment import Experiment
 from fedsys.layout import Layout, read_weights
 from fedsys.objectives import Objective, objective
-from fedsys.owners import cohort_size, draw_partition, rule_of
+from fedsys.owners import cohort_size, draw_partition, enrolled_weights, rule_of
 from fedsys.partition import Partition
 from fedsys.partitions import Natural
 from fedsys.randomness import seeded_globals
@@ -41,6 +42,16 @@ class Setting:
     def clients(self) -> int:
         """How many there are."""
         return len(self.partition)
+
+    @cached_property
+    def enrolled(self) -> np.ndarray:
+        """[clients], the weight that each counts with."""
+        return enrolled_weights(self.partition, self.experiment.weighting == "uniform")
+
+    @property
+    def population(self) -> float:
+        """The weight of all clients together."""
+        return float(self.enrolled.sum())
 
     @property
     def natural(self) -> bool:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from fedsys.checkpoint import Checkpoints
-from fedsys.compiled import CompiledEngine
+from fedsys.engine import Cohorts, Engine
+from fedsys.engines import ENGINES, EngineChoice, chosen
 from fedsys.errors import FedsysError, StorageError, TrainingError, UsageError
 from fedsys.evaluation import Evaluator
 from fedsys.events import EventWriter
@@ -60,26 +60,29 @@ def simulate(
     task: Task | None = None,
     folder: Path | str | None = None,
     out: Path | str = "runs",
+    engine: EngineChoice | str = "compiled",
     workers: int | None = None,
     watcher: Watcher | None = None,
 ) -> Run:
-    """Runs an experiment on this machine and returns the finished run.
+    """Runs an experiment and returns the finished run.
 
     task: data and a model of one's own, in place of the experiment's task.
     folder: where the run goes; by default one named after the experiment in `out`.
-    workers: threads; all cores by default.
+    engine: where cohorts are trained, by name or as one of `fedsys.engines`.
+    workers: threads, or what works side by side in that engine; all cores by default.
 
     Raises FedsysError for whatever the caller can mend. Ctrl-C ends the run after the round in
     flight; `resume` goes on from there.
     """
     experiment = experiment or Experiment()
+    choice = chosen(engine)
     setting = prepare(experiment, task, workers)
     place = Path(folder) if folder else new_folder(Path(out), setting.name)
     run = Run.create(place, experiment)
     state = begin(experiment.strategy, setting.layout, setting.weights)
     checkpoints = _checkpoints(run, setting)
     with run.locked():
-        return _go_on(run, setting, state, checkpoints, workers, watcher or Silent())
+        return _go_on(run, setting, state, checkpoints, choice, workers, watcher or Silent())
 
 
 def resume(
@@ -88,12 +91,14 @@ def resume(
     rounds: int | None = None,
     task: Task | None = None,
     out: Path | str = "runs",
+    engine: EngineChoice | str | None = None,
     workers: int | None = None,
     watcher: Watcher | None = None,
 ) -> Run:
     """Goes on with a run from its last checkpoint: bit for bit what it would have come to.
 
     folder: of the run, or its name within `out`. rounds: where to stop instead, for a longer run.
+    engine: the same as before by default; another comes to the same up to rounding.
     workers: as many as before by default: another number adds up in another order.
     """
     watcher = watcher or Silent()
@@ -103,6 +108,7 @@ def resume(
         experiment = Experiment.of({**experiment.table(), "rounds": rounds})
     with run.locked():
         workers = workers or run.known.get("workers")
+        choice = chosen(engine or run.known.get("engine", "compiled"))
         setting = prepare(experiment, task, workers)
         checkpoints = _checkpoints(run, setting)
         state = _found(run, setting, checkpoints, watcher)
@@ -113,7 +119,7 @@ def resume(
         if rounds is not None:
             write_atomic(run.folder / "experiment.toml", [experiment.toml().encode()])
             run = Run(run.folder)
-        return _go_on(run, setting, state, checkpoints, workers, watcher)
+        return _go_on(run, setting, state, checkpoints, choice, workers, watcher)
 
 
 def _found(run: Run, setting: Setting, checkpoints: Checkpoints, watcher: Watcher) -> State:
@@ -138,15 +144,17 @@ def _go_on(
     setting: Setting,
     state: State,
     checkpoints: Checkpoints,
+    choice: EngineChoice,
     workers: int | None,
     watcher: Watcher,
 ) -> Run:
     """Runs the rounds that are left, and writes what a run leaves behind."""
     begun = time.perf_counter() - (_seconds(run) if state.round else 0.0)
-    with _telling(run, begun, watcher), _engine(setting, workers) as engine:
+    with _telling(run, begun, watcher), choice.open(setting, workers) as engine:
         run.rewind(state.round)
         known = {key: run.known[key] for key in ("created",) if state.round and key in run.known}
-        run.say({"name": run.name, **facts(setting, engine), **known})
+        where = {"engine": ENGINES.short(choice), **engine.facts}
+        run.say({"name": run.name, **facts(setting), **where, **known})
         run.say({"status": "running", "error": None})
         picture = partition_picture(
             setting.partition, setting.task.train.labels, setting.task.classes
@@ -203,7 +211,7 @@ def _seconds(run: Run) -> float:
 def _rounds(
     run: Run,
     setting: Setting,
-    engine: CompiledEngine,
+    engine: Engine,
     evaluator: Evaluator,
     state: State,
     checkpoints: Checkpoints,
@@ -217,7 +225,7 @@ def _rounds(
         engine,
         setting.layout,
         cohorts=_cohorts(setting, engine),
-        population=engine.population,
+        population=setting.population,
         rounds=experiment.rounds,
         quorum=experiment.quorum,
     )
@@ -236,7 +244,7 @@ def _rounds(
     return state
 
 
-def _cohorts(setting: Setting, engine: CompiledEngine) -> Callable[[int], np.ndarray]:
+def _cohorts(setting: Setting, engine: Engine) -> Cohorts:
     """The cohorts of a run. As one is asked for, the engine begins to plan the next."""
     experiment = setting.experiment
 
@@ -249,32 +257,6 @@ def _cohorts(setting: Setting, engine: CompiledEngine) -> Callable[[int], np.nda
         return drawn(round)
 
     return cohort
-
-
-@contextmanager
-def _engine(setting: Setting, workers: int | None) -> Iterator[CompiledEngine]:
-    experiment, local = setting.experiment, setting.experiment.local
-    # No client fills a longer batch, for which memory would be kept all the same.
-    batch = min(local.batch, int(setting.partition.sizes.max()))
-    engine = CompiledEngine(
-        setting.task,
-        setting.model,
-        setting.partition,
-        experiment.strategy,
-        replace(local, batch=batch),
-        seed=experiment.seed,
-        uniform=experiment.weighting == "uniform",
-        fault=experiment.faults,
-        workers=workers,
-        xla={"auto": None, "xla": True, "graph": False}[experiment.compiler],
-    )
-    with ExitStack() as ending:
-        ending.callback(engine.close)
-        try:
-            yield engine
-        except KeyboardInterrupt:
-            ending.pop_all()  # nobody waits for the calls in flight
-            raise
 
 
 def _checkpoints(run: Run, setting: Setting) -> Checkpoints:

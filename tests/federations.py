@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from fedsys.compiled import CompiledEngine
 from fedsys.engine import Aggregate, Work
+from fedsys.engines.compiled import CompiledEngine
 from fedsys.layers import random_layers
 from fedsys.layout import Layout, read_weights
 from fedsys.local import Local
@@ -91,6 +91,7 @@ class Federation:
             task, self.model, partition, strategy, local, seed=seed, **{"workers": 1, **engine}
         )
         self.local = self.engine.local
+        self.population = float(self.engine.weights.sum())
 
     def work(self, round: int, cohort: Any, state: State | None = None) -> Work:
         state = state or begin(self.strategy, self.layout, self.weights)
@@ -111,7 +112,7 @@ class Federation:
             self.engine,
             self.layout,
             cohorts=lambda round: self.cohort(cohort or len(self.partition), round),
-            population=self.engine.population,
+            population=self.population,
             rounds=rounds,
             quorum=quorum,
         )

@@ -371,7 +371,7 @@ def test_memory_that_runs_out_is_told(cli: Cli, monkeypatch, kind):
     def run(self, work):
         raise errors[kind]
 
-    monkeypatch.setattr("fedsys.compiled.CompiledEngine.run", run)
+    monkeypatch.setattr("fedsys.engines.compiled.CompiledEngine.run", run)
     cli("simulate", *QUICK).refused(8, "out of memory (", "): lower --batch, --workers or --cohort")
     (folder,) = Path("runs").iterdir()
     assert fedsys.Run.open(folder).facts["status"] == "failed"

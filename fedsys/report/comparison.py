@@ -25,7 +25,17 @@ from fedsys.report.wording import NOTHING, choice, duration, plain, shown, word
 if TYPE_CHECKING:
     from fedsys.runs import Run
 
-FACTS = ("parameters", "xla", "workers", "machine", "fedsys", "tensorflow", "keras", "python")
+FACTS = (
+    "parameters",
+    "engine",
+    "xla",
+    "workers",
+    "machine",
+    "fedsys",
+    "tensorflow",
+    "keras",
+    "python",
+)
 """What `run.json` knows beyond the experiment, and two runs of one experiment may differ in."""
 WATCHED = ("rounds", "evaluate", "evaluate_clients")
 LABEL = 44  # letters that fit into the legend of a picture

@@ -245,7 +245,8 @@ def _environment(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         "keras": "Keras",
         "python": "Python",
         "machine": "Machine",
-        "workers": "Threads",
+        "engine": "Engine",
+        "workers": "Workers",
         "xla": "Compiler",
         "trajectory": "Trajectory",
     }

@@ -86,7 +86,8 @@ def test_what_takes_too_long_is_killed(tmp_path):
 def test_no_child_outlives_its_parent(number, tmp_path):
     """Whether the parent is interrupted or killed."""
     mark = tmp_path / "pid"
-    code = (
+    code = (  # what starts the tests may have had interrupts ignored
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         f"import test_worker, pathlib; test_worker.call('sleep', mark=pathlib.Path({str(mark)!r}))"
     )
     parent = subprocess.Popen(

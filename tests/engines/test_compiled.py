@@ -8,15 +8,15 @@ import pytest
 
 from fedsys.admission import Reason
 from fedsys.clients.faults import FAULTS
-from fedsys.compiled import CompiledEngine
+from fedsys.engines.compiled import CompiledEngine
 from fedsys.errors import UsageError
 from fedsys.local import Local
 from fedsys.strategies import FedAvg, FedProx, FedSGD, Scaffold
 from fedsys.task import Examples, Task
 from fedsys.training import client_seeds
 
-from .federations import COMPILERS, FEATURES, Federation, by_sizes, classes_task, linear_task
-from .test_training import dropping, normalised
+from ..federations import COMPILERS, FEATURES, Federation, by_sizes, classes_task, linear_task
+from ..test_training import dropping, normalised
 
 PARTITION = by_sizes([7, 13, 3, 0, 22, 5, 9, 16, 4, 11])
 EVERYONE = np.arange(len(PARTITION))
@@ -163,7 +163,6 @@ def test_preparing_ahead_changes_nothing(small_lanes, strategy):
 
 
 def _with_engine(run, engine):
-    engine.population = run.engine.population
     other = object.__new__(Federation)
     other.__dict__.update({**vars(run), "engine": engine})
     return other
@@ -177,8 +176,8 @@ def test_rounds_differ_though_nothing_else_does():
 
 
 def test_the_population_counts_clients_with_rows():
-    assert federation(uniform=True).engine.population == 9
-    assert federation().engine.population == PARTITION.sizes.sum()
+    assert federation(uniform=True).engine.weights.sum() == 9
+    assert federation().engine.weights.sum() == PARTITION.sizes.sum()
 
 
 def test_a_strategy_has_its_say_in_the_local_training():

@@ -9,8 +9,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,13 +20,14 @@ import tensorflow as tf
 from fedsys.admission import Gate, Reason, Refusal, Refused, Update
 from fedsys.arithmetic import multiply_accumulates
 from fedsys.clients.faults import Fault
-from fedsys.engine import Aggregate, Work
+from fedsys.engine import Aggregate, Cohorts, Partial, Work, merged
 from fedsys.errors import UsageError
 from fedsys.lanes import lanes
 from fedsys.layers import batch_layers, prefers_xla, random_layers
 from fedsys.layout import Layout
 from fedsys.local import Local
 from fedsys.objectives import objective
+from fedsys.owners import enrolled_weights
 from fedsys.partition import Partition
 from fedsys.plan import Plan, draw_plan, steps_of
 from fedsys.strategy import Strategy
@@ -34,9 +36,6 @@ from fedsys.training import LocalTraining, Share, client_seeds
 
 LAUNCH = 3e-4
 """Seconds that a launch may need the interpreter for, and in which no plan is drawn."""
-
-Cohorts = Callable[[int], np.ndarray]
-"""Round number -> [cohort] clients."""
 
 
 def use_threads(workers: int, cohort: int) -> None:
@@ -66,19 +65,6 @@ class Prepared:
     seeds: np.ndarray
     spoiled: np.ndarray
     shares: Mapping[int, Share]
-
-
-@dataclass(frozen=True)
-class Partial:
-    """What one lane gave: sums over its admitted clients. Partials add up."""
-
-    total: np.ndarray
-    weight: float
-    clients: np.ndarray
-    losses: np.ndarray
-    refused: Sequence[Refusal] = ()
-    drift: np.ndarray | None = None
-    memory: Mapping[int, np.ndarray] = field(default_factory=dict)
 
 
 class CompiledEngine:
@@ -112,8 +98,7 @@ class CompiledEngine:
         self.local = strategy.local(local)
         self.seed = seed
         self.fault = fault
-        self.weights = (partition.sizes > 0) * 1.0 if uniform else partition.sizes * 1.0
-        self.population = float(self.weights.sum())
+        self.weights = enrolled_weights(partition, uniform)
         if xla and batch_layers(model):
             raise UsageError(
                 f"compiler 'xla' pads a client's last batch, and layer {batch_layers(model)[0]!r} "
@@ -143,6 +128,12 @@ class CompiledEngine:
         self._asked: tuple[int, Cohorts] | None = None
         self._ahead: dict[int, Future[Prepared]] = {}
 
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        compiler = "XLA" if self.xla else "graph"
+        threads = f"{self.workers} thread{'s' * (self.workers > 1)}"
+        return {"xla": self.xla, "workers": self.workers, "where": f"{compiler}, {threads}"}
+
     def prepare(self, round: int, cohorts: Cohorts) -> None:
         """Asks for the plan of a round to come, to be drawn beside the work of this one."""
         self._asked = round, cohorts
@@ -160,41 +151,19 @@ class CompiledEngine:
         return self._prepare(round, cohorts(round))
 
     def run(self, work: Work) -> Aggregate:
+        return self.partial(work).aggregate(self.layout.dtype)
+
+    def partial(self, work: Work) -> Partial:
+        """The sums over a cohort, or over the part of it that `work` names."""
         ahead = self._ahead.pop(work.round, None)
         prepared = ahead.result() if ahead else self._prepare(work.round, work.cohort)
         tasks = [
             partial(self._lane, work, prepared, int(low), int(high))
             for low, high in itertools.pairwise(prepared.lanes)
         ]
-        length, parameters = self.layout.length, self.layout.parameters
-        delta = np.zeros(length)
-        drift = np.zeros(parameters) if self.strategy.remembers else None
-        weight = 0.0
-        clients, losses = [np.zeros(0, np.int64)], [np.zeros(0)]
-        refused: list[Refusal] = []
-        memory: dict[int, np.ndarray] = {}
-        for lane in in_order(self._threads, tasks, 2 * self.workers):
-            delta += lane.total
-            weight += lane.weight
-            clients.append(lane.clients)
-            losses.append(lane.losses)
-            refused += lane.refused
-            memory.update(lane.memory)
-            if drift is not None and lane.drift is not None:
-                drift += lane.drift
-        admitted = np.concatenate(clients)
-        order = admitted.argsort()
-        dtype = self.layout.dtype
-        return Aggregate(
-            delta=(delta / (weight or 1.0)).astype(dtype),
-            weight=weight,
-            admitted=admitted[order],
-            losses=np.concatenate(losses)[order],
-            refused=tuple(sorted(refused, key=lambda refusal: refusal.client)),
-            empty=len(work.cohort) - len(prepared.clients),
-            drift=None if drift is None else (drift / (weight or 1.0)).astype(dtype),
-            memory=memory,
-        )
+        lanes = in_order(self._threads, tasks, 2 * self.workers)
+        sums = merged(lanes, self.layout, remembers=self.strategy.remembers)
+        return replace(sums, empty=len(work.cohort) - len(prepared.clients))
 
     def close(self) -> None:
         """Ends the engine's threads."""
