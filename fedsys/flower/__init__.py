@@ -1,0 +1,19 @@
+"""Flower: its apps on our grid, and our algorithms in its apps. Nothing is loaded before use."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedsys.flower.apps import AppRun, run_app
+    from fedsys.flower.grid import InProcessGrid
+
+__all__ = ["AppRun", "InProcessGrid", "run_app"]
+
+_PLACES = {"AppRun": "apps", "InProcessGrid": "grid", "run_app": "apps"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
