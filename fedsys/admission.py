@@ -25,6 +25,10 @@ class Reason(StrEnum):
     DTYPE = "wrong dtype"
     FINITE = "not finite"
     WEIGHT = "weight out of bounds"
+    FORMAT = "not an update"
+    FAILED = "failed at the client"
+    LOST = "not reached"
+    LATE = "too late"
 
 
 @dataclass(frozen=True)

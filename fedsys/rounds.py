@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fedsys.admission import Reason
 from fedsys.engine import Aggregate, Cohorts, Engine, Work
 from fedsys.errors import QuorumError, TrainingError
 from fedsys.layout import Layout
@@ -149,7 +150,11 @@ def _wait(state: State, enough: bool) -> State:
 
 def _losses_finite(aggregate: Aggregate, round: int) -> None:
     """Ends a run in which every client of a round lost its numbers in training."""
-    lost = [refusal for refusal in aggregate.refused if not np.isfinite(refusal.loss)]
+    lost = [
+        refusal
+        for refusal in aggregate.refused
+        if refusal.reason is Reason.FINITE and not np.isfinite(refusal.loss)
+    ]
     if lost and len(lost) == len(aggregate.refused) and not len(aggregate.admitted):
         _diverged(round, f"the loss became NaN or infinite at all {len(lost)} clients")
 

@@ -1,6 +1,12 @@
 """Flower: its apps on our grid, and our algorithms in its apps. Nothing is loaded before use."""
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Flower reads these when any part of it is imported: nothing is reported to anybody.
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 if TYPE_CHECKING:
     from fedsys.flower.apps import AppRun, run_app
