@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from fedsys.errors import UsageError, nearest
 
 
@@ -80,7 +78,7 @@ def plain(value: Any) -> dict[str, Any]:
         item, hint = getattr(value, field.name), hints[field.name]
         if item is None or not field.init:
             continue
-        if isinstance(item, np.generic):
+        if hasattr(item, "dtype"):
             item = item.item()  # a seed out of np.arange
         if "family" in field.metadata:
             item = field.metadata["family"].encode(item)

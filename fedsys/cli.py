@@ -1,4 +1,4 @@
-"""The command line: `fedsys simulate`, `runs`, `compare`, `report`, and those of `edge/`."""
+"""The command line: `fedsys simulate`, `runs`, `compare`, `report`, and those of other rooms."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedsys.edge import commands as edge
+from fedsys.engines.commands import engines
 from fedsys.errors import FedsysError, StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -118,6 +119,12 @@ def _out(function: Any) -> Any:
               help="Where cohorts are trained; see fedsys engines [compiled].")  # fmt: skip
 @click.option("--workers", type=click.IntRange(1), metavar="N",
               help="Threads, or workers of the engine [all cores].")  # fmt: skip
+@click.option("--app", type=click.Path(path_type=Path), metavar="DIR",
+              help="Run this Flower app as it is, instead of an experiment.")  # fmt: skip
+@click.option("--run-config", multiple=True, metavar="KEY=VALUE",
+              help="Of the app's own configuration, as for flwr run. Repeatable.")  # fmt: skip
+@click.option("--nodes", type=click.IntRange(1), metavar="N",
+              help="Virtual nodes for the app [as its pyproject.toml says, else 2].")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @_out
@@ -127,6 +134,9 @@ def simulate(
     resume: str | None,
     engine: str | None,
     workers: int | None,
+    app: Path | None,
+    run_config: tuple[str, ...],
+    nodes: int | None,
     as_json: bool,
     quiet: bool,
     out: Path,
@@ -136,6 +146,24 @@ def simulate(
 
     FILE is an experiment in TOML, as every run folder holds one; options override it.
     """
+    from fedsys.flower import command as flower
+
+    if app is not None:
+        beside = {"FILE": file, "--set": settings, "--resume": resume, "--engine": engine}
+        others = [f"--{key.replace('_', '-')}" for key in KEYS if options[key] and key != "seed"]
+        return flower.simulate_app(
+            app,
+            run_config=run_config,
+            nodes=nodes,
+            seed=options["seed"],
+            workers=workers,
+            out=out,
+            as_json=as_json,
+            quiet=quiet,
+            others=[*(name for name, value in beside.items() if value), *others],
+        )
+    flower.refuse_without_app(run_config, nodes)
+
     from fedsys.console import Console
     from fedsys.engines import chosen
 
@@ -238,7 +266,7 @@ def report(name: str, out: Path) -> None:
     click.echo(Run.open(name, out).report())
 
 
-for each in (edge.export, edge.inspect, edge.verify):
+for each in (engines, edge.export, edge.inspect, edge.verify):
     command.add_command(each)
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Protocol
 
-from fedsys.engine import Engine
-
 if TYPE_CHECKING:
+    from fedsys.engine import Engine
     from fedsys.setting import Setting
 
 

@@ -7,10 +7,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from fedsys.engine import Engine
 from fedsys.engines.choice import Status, package_status
 
 if TYPE_CHECKING:
+    from fedsys.engine import Engine
     from fedsys.setting import Setting
 
 XLA = {"auto": None, "xla": True, "graph": False}
