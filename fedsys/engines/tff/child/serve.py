@@ -1,0 +1,133 @@
+"""The child of the engine: builds the process of a job and runs the rounds that it is asked for.
+
+    python -m child.serve FOLDER DESCRIPTOR
+
+FOLDER has `job.json`, `inputs.npy` and `labels.npy` (the rows, client by client). DESCRIPTOR is a
+socket, over which come a round's plan and server state and go the new state, the clients' mean
+movement, its weight, and each client's loss.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import socket
+import sys
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_federated as tff
+
+from .algorithms import filled, joined, process, read
+from .models import PlannedModel, spec
+from .wire import Closed, receive, send
+
+
+class Rounds:
+    """A process that is ready, and the rows of its clients."""
+
+    def __init__(self, folder: Path) -> None:
+        self.job = json.loads((folder / "job.json").read_text())
+        self.start = np.array(self.job["start"])
+        self.inputs = np.load(folder / "inputs.npy", mmap_mode="r")
+        self.labels = np.load(folder / "labels.npy", mmap_mode="r")
+        tff.backends.native.set_sync_local_cpp_execution_context(
+            max_concurrent_computation_calls=self.job["workers"]
+        )
+        self.process = process(self.job, lambda: PlannedModel(self.job))
+        self.begun = self.process.initialize()
+        self.batch = _batch(self.job)
+
+    def run(self, asked: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One round.
+
+        asked: `clients` [clients]; their plan, as `fedsys.plan.Plan` has it, in places of the laid
+        out rows; `counts` [clients], what each counts for; and the vectors of the server state,
+        whose names begin with "state.", in the answer as well.
+        """
+        begun = time.perf_counter()
+        strategy = self.job["strategy"]
+        clients = [self._dataset(asked, place) for place in range(len(asked["clients"]))]
+        before = {key: asked[f"state.{key}"] for key in self.job["state"]}
+        state = filled(self.begun, strategy, before)
+        output = self.process.next(state, clients)
+        told = output.metrics["client_work"]["train"]
+        after = {**before, **read(output.state, strategy)}
+        return {
+            **{f"state.{key}": vector for key, vector in after.items()},
+            "delta": -joined(output.metrics["aggregator"]["mean"]),
+            "weight": np.array(output.metrics["aggregator"]["weight"], np.float64),
+            "losses": np.asarray(told["losses"])[: len(clients)],
+            "steps": np.asarray(told["steps"])[: len(clients)],
+            "seconds": np.array(time.perf_counter() - begun),
+        }
+
+    def _dataset(self, asked: dict[str, np.ndarray], place: int) -> Any:
+        """The batches of one client, in the order of its plan."""
+        client = int(asked["clients"][place])
+        low, high = self.start[client], self.start[client + 1]
+        steps = slice(int(asked["first"][place]), int(asked["first"][place + 1]))
+        begin, length = asked["begin"][steps], asked["length"][steps]
+        base = int(begin[0])
+        rows = asked["rows"][base : int(begin[-1] + length[-1])] - low
+        counts = np.zeros(len(begin), np.int64)
+        counts[0] = int(asked["counts"][place])
+        whole = (np.array(self.inputs[low:high]), np.array(self.labels[low:high]), rows)
+        each = (begin - base, length, counts)
+        return tf.data.Dataset.zip(
+            (
+                tf.data.Dataset.from_tensors((*whole, np.int32(place))).repeat(len(begin)),
+                tf.data.Dataset.from_tensor_slices(each),
+            )
+        ).map(self.batch)
+
+
+def _batch(job: dict[str, Any]) -> Callable[..., Any]:
+    """The function that makes a batch of a client's rows and what the plan says of a step. Traced
+    once for all clients."""
+    kinds = spec(job)
+    vector, scalar = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32)
+
+    @tf.function(
+        input_signature=[
+            (kinds["x"], kinds["y"], vector, kinds["place"]),
+            (scalar, scalar, kinds["counts"]),
+        ]
+    )
+    def batch(whole: Any, step: Any) -> Any:
+        x, y, rows, place = whole
+        begin, length, counts = step
+        chosen = rows[begin : begin + length]
+        return OrderedDict(
+            x=tf.gather(x, chosen), y=tf.gather(y, chosen), counts=counts, place=place
+        )
+
+    return batch
+
+
+def main(folder: Path, channel: socket.socket) -> None:
+    """Serves rounds until the other side is gone. What goes wrong is told, and ends it."""
+    try:
+        rounds = Rounds(folder)
+        send(channel, {"ready": np.array([tff.__version__, tf.__version__])})
+        while True:
+            asked = receive(channel)
+            send(channel, rounds.run(asked))
+            gc.collect()  # TFF's computations hold on to their values in cycles
+    except Closed:
+        return
+    except Exception as error:
+        traceback.print_exc()
+        sys.stderr.flush()
+        reason = " ".join(str(error).split())[:500]
+        send(channel, {"error": np.array(f"{type(error).__name__}: {reason}")})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])))
