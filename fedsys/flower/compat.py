@@ -35,6 +35,23 @@ APP_RAISED = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 APP_CRASHED = ErrorCode.CLIENT_APP_CRASHED
 MESSAGE_GONE = ErrorCode.MESSAGE_UNAVAILABLE
 
+LOST = {
+    ErrorCode.MESSAGE_UNAVAILABLE: "its message is gone",
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "its answer got lost",
+    ErrorCode.NODE_UNAVAILABLE: "its node is away",
+}
+"""Errors that may be over when the message is sent again."""
+
+FAILED = {
+    ErrorCode.UNKNOWN: "Flower could not run it",
+    ErrorCode.LOAD_CLIENT_APP_EXCEPTION: "its app could not be loaded",
+    ErrorCode.CLIENT_APP_RAISED_EXCEPTION: "its app failed",
+    ErrorCode.MOD_FAILED_PRECONDITION: "a mod of its app refused",
+    ErrorCode.INVALID_FAB: "its app is not valid",
+    ErrorCode.CLIENT_APP_CRASHED: "its app crashed",
+}
+"""Errors of the client itself."""
+
 
 def new_run(run_id: int) -> Run:
     """What a grid knows of its run."""

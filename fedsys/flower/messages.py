@@ -22,7 +22,6 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
-
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fedsys.admission import Reason, Refused, Update
@@ -117,7 +116,7 @@ class Broadcast:
         arrays = dict(self.arrays)
         if own is not None:
             arrays["own"] = Array(own)
-        said = {
+        said: dict[str, Any] = {
             "format": FORMAT,
             "experiment": self.experiment,
             "round": self.round,
