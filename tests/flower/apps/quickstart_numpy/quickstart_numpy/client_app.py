@@ -20,7 +20,13 @@ def train(msg: Message, context: Context):
     num_partitions = context.node_config["num-partitions"]
     data, _ = load_data(partition_id, num_partitions)
 
-    loss = train_fn(weights, data, context.run_config["local-epochs"], msg.content["config"]["lr"])
+    loss = train_fn(
+        weights,
+        data,
+        context.run_config["local-epochs"],
+        msg.content["config"]["lr"],
+        context.run_config["shuffle"],
+    )
 
     model_record = ArrayRecord(weights)
     metrics = {"train_loss": loss, "num-examples": len(data[1])}

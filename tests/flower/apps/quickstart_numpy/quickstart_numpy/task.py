@@ -20,13 +20,13 @@ def get_model():
     return [np.zeros(FEATURES), np.zeros(1)]
 
 
-def train(weights, data, epochs: int, lr: float) -> float:
-    """Stochastic gradient descent, row by row, in an order drawn anew each epoch."""
+def train(weights, data, epochs: int, lr: float, shuffle: bool) -> float:
+    """Stochastic gradient descent, row by row."""
     w, b = weights
     x, y = data
     loss = 0.0
     for _ in range(epochs):
-        order = np.random.permutation(len(y))
+        order = np.random.permutation(len(y)) if shuffle else range(len(y))
         for row in order:
             error = x[row] @ w + b[0] - y[row]
             w -= lr * error * x[row] / len(y)

@@ -1,0 +1,1 @@
+"""quickstart-keras: A Flower / keras app."""
