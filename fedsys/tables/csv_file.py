@@ -22,7 +22,7 @@ from fedsys.errors import DataError
 from fedsys.tables.sources import Chunk, chunk_rows, first_of_each
 
 if TYPE_CHECKING:
-    from _csv import _reader as Reader
+    from _csv import Reader
 
 _SAMPLE = 2**18  # bytes from which separator and encoding are found out
 _LONGEST = 2**24  # letters in a line; more is no table

@@ -44,8 +44,8 @@ def propose(source: Source, label: str | None = None, *, values: bool = False) -
     lines = [
         "# Drafted from one bank's data. Edit what each column means, then give it to every bank.",
         "# range = [0, 100]; outside = refuse, drop or clip; missing = refuse, drop, mean, median",
-        '# (with a range), { constant = 0 }, { category = "..." }. A category may have an input for',
-        "# all that are not listed: other = true.",
+        '# (with a range), { constant = 0 }, { category = "..." }. A category may have one input',
+        "# for all that are not listed: other = true.",
         'extra = "ignore"  # columns that are not named here; or "refuse"',
         "minimum = 10  # fewest rows a bank may have, and behind any number that it says",
         "",

@@ -300,7 +300,9 @@ def is_number(value: object) -> bool:
 
 def key(name: str) -> str:
     """A name as it is written in a dotted key of TOML."""
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
+    if re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        return name
+    return json.dumps(name, ensure_ascii=not name.isprintable())
 
 
 def check_name(name: str, place: str) -> None:
