@@ -180,7 +180,7 @@ def test_a_client_that_is_lost_is_named_and_the_round_goes_on(act, refusal):
 
 
 def test_a_silent_client_is_late_at_the_deadline():
-    got, clients, _ = one_round({101: ["silent"]}, waiting=SOON)
+    got, _, _ = one_round({101: ["silent"]}, waiting=SOON)
     assert reasons(got) == {1: (Reason.LATE, "no answer in time")}
     assert got.admitted.tolist() == [0, 2, 4]
 
@@ -211,7 +211,7 @@ def test_a_node_that_is_away_is_not_waited_for_without_a_deadline():
 
 def test_a_silent_client_is_sent_its_message_again():
     waiting = Waiting(deadline=30, poll=0.01, again=0.05)
-    got, clients, grid = one_round({101: ["silent", "silent"]}, waiting=waiting)
+    got, _, grid = one_round({101: ["silent", "silent"]}, waiting=waiting)
     assert not got.refused
     assert sum(node == 101 for node, _ in grid.pushed) == 3
 
