@@ -1,0 +1,241 @@
+"""Reads audit logs with suspicion: one log by itself, and two sites' logs against each other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from fedsys.errors import StorageError
+from fedsys.trust.audit import LONGEST, START, Entry, Head, read_entry
+from fedsys.trust.events import Event
+
+
+class Kind(StrEnum):
+    """What was done to a log."""
+
+    EDITED = "edited"
+    REMOVED = "removed"
+    REORDERED = "reordered"
+    CUT = "cut off"
+    REWRITTEN = "rewritten"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The first bad line of a log. line: its number in the file, from 1."""
+
+    line: int
+    kind: Kind
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What reading a log came to.
+
+    entries: how many good ones come first. head: of the last of them. torn: pieces of lines that
+    a kill left unfinished, which is no fault. fault: the first, or None of a log that holds.
+    """
+
+    entries: int
+    head: Head
+    torn: int
+    fault: Fault | None
+
+
+def verify(path: Path, known: Iterable[Head] = ()) -> Verdict:
+    """Reads a log line by line. known: heads of it that others hold.
+
+    Without `known`, a log that was cut off at its end, or written anew as a whole, looks good.
+    Raises StorageError where there is none.
+    """
+    return _read(path, known, [])
+
+
+def entries_of(path: Path) -> list[Entry]:
+    """The good entries of a log, up to its first fault."""
+    entries: list[Entry] = []
+    _read(path, (), entries)
+    return entries
+
+
+def _read(path: Path, known: Iterable[Head], entries: list[Entry]) -> Verdict:
+    held = {head.number: head.hash for head in known if head.number > 0}
+    last, before, torn = Head(0, START), _Pieces(0, b""), 0
+    line = 0
+    for line, text in enumerate(_lines(path), start=1):
+        entry = read_entry(text.rstrip(b"\n")) if text.endswith(b"\n") else "has no end"
+        if isinstance(entry, str):
+            whole = read_entry(text)  # all of an entry but its end was written
+            if not isinstance(whole, Entry):
+                before = before.and_(line, text)
+                continue
+            entry = whole
+        fault = _unexplained(before, entry, line) or _broken(entry, last, line, path)
+        if fault is None and held.get(entry.number, entry.hash) != entry.hash:
+            text_ = f"line {line}: others hold another entry {entry.number}"
+            fault = Fault(line, Kind.REWRITTEN, text_)
+        if fault is not None:
+            return Verdict(len(entries), last, torn, fault)
+        torn += bool(before.data)
+        before = _Pieces(0, b"")
+        entries.append(entry)
+        last = entry.head
+    if before.data.endswith(b"\n") or len(before.data) > LONGEST:
+        return Verdict(len(entries), last, torn, _foreign(before))
+    beyond = max((number for number in held if number > last.number), default=None)
+    fault = None
+    if beyond is not None:
+        where = f"after line {line}: others hold entry {beyond}, the last here is {last.number}"
+        fault = Fault(line + 1, Kind.CUT, where)
+    return Verdict(len(entries), last, torn + bool(before.data), fault)
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """Bytes between two entries, from a line on."""
+
+    line: int
+    data: bytes
+
+    def and_(self, line: int, text: bytes) -> _Pieces:
+        # More than two lines' worth is no torn line, and is not kept.
+        return _Pieces(self.line or line, (self.data + text)[: 3 * LONGEST])
+
+
+def _unexplained(before: _Pieces, entry: Entry, line: int) -> Fault | None:
+    """Bytes before an entry that does not close them off, or the other way round."""
+    closes = entry.event is Event.CLOSED_OFF
+    if not before.data and not closes:
+        return None
+    rest = before.data.removesuffix(b"\n")
+    said = (entry.details.get("bytes"), entry.details.get("sha256"))
+    if closes and said == (len(rest), hashlib.sha256(rest).hexdigest()):
+        return None
+    if not before.data:
+        return Fault(line, Kind.REMOVED, f"line {line}: the torn line that it closes off is gone")
+    return _foreign(before)
+
+
+def _foreign(before: _Pieces) -> Fault:
+    return Fault(
+        before.line, Kind.EDITED, f"line {before.line}: is no entry, and no kill left it like this"
+    )
+
+
+def _broken(entry: Entry, last: Head, line: int, path: Path) -> Fault | None:
+    """What is wrong with an entry after the one whose head is `last`."""
+    if entry.hashed() != entry.hash:
+        return Fault(line, Kind.EDITED, f"line {line}: its hash is not that of what it says")
+    wanted = last.number + 1
+    if entry.number <= last.number:
+        text = f"line {line}: entry {entry.number} stands after entry {last.number}"
+        return Fault(line, Kind.REORDERED, text)
+    if entry.number > wanted:
+        if _stands_later(wanted, line, path):
+            text = f"line {line}: entry {entry.number} stands before entry {wanted}"
+            return Fault(line, Kind.REORDERED, text)
+        text = f"line {line}: entry {wanted} is missing before entry {entry.number}"
+        return Fault(line, Kind.REMOVED, text)
+    if entry.previous != last.hash:
+        bad = max(1, line - 1)
+        text = f"line {bad}: entry {last.number} is not the one that entry {wanted} follows"
+        return Fault(bad, Kind.EDITED, text)
+    return None
+
+
+def _stands_later(number: int, line: int, path: Path) -> bool:
+    for at, text in enumerate(_lines(path), start=1):
+        entry = read_entry(text.rstrip(b"\n")) if at > line else ""
+        if isinstance(entry, Entry) and entry.number == number:
+            return True
+    return False
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The file's lines with their ends; longer ones than any entry come in pieces."""
+    try:
+        with open(path, "rb") as file:
+            while line := file.readline(LONGEST + 2):
+                yield line
+    except OSError as error:
+        raise StorageError(f"{path}: no log can be read: {error.strerror or error}") from None
+
+
+# --- two sites -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Where two sites' logs do not agree. id: of the message, or empty."""
+
+    id: str
+    text: str
+
+
+_SENT = (Event.UPDATE_SENT, Event.STATISTICS_SENT)
+_CAME = (Event.UPDATE_RECEIVED, Event.UPDATE_REFUSED, Event.STATISTICS_RECEIVED)
+
+
+def cross_check(server_log: Path, bank_log: Path, server: str, bank: str) -> list[Finding]:
+    """What the server's log and a bank's log say differently. server, bank: their sites' names.
+
+    Each log has to hold by itself and against the heads that the other recorded; every message
+    that one side sent was seen by the other, with the same bytes; the bank approved every job
+    that it sent updates for.
+    """
+    ours, theirs = entries_of(server_log), entries_of(bank_log)
+    findings = []
+    for site, path, other in ((server, server_log, theirs), (bank, bank_log, ours)):
+        fault = verify(path, seen_heads(other, site)).fault
+        if fault:
+            findings.append(Finding("", f"log of {site}: {fault.kind}: {fault.text}"))
+    sent = {entry.id: entry for entry in theirs if entry.event in _SENT}
+    came: dict[str, Entry] = {}
+    for entry in ours:
+        if entry.event in _CAME and entry.details["bank"] == bank:
+            came.setdefault(entry.id, entry)
+    for id, entry in sent.items():
+        what = _what(entry)
+        if id not in came:
+            findings.append(Finding(id, f"{what}: {bank} sent it, {server} never recorded it"))
+        elif entry.details["sha256"] != came[id].details["sha256"]:
+            findings.append(Finding(id, f"{what}: {server} recorded other bytes than {bank} sent"))
+    for id, entry in came.items():
+        if id not in sent:
+            findings.append(
+                Finding(id, f"{_what(entry)}: {server} recorded it, {bank} never sent it")
+            )
+    return findings + _unapproved(ours, theirs, bank)
+
+
+def seen_heads(entries: Iterable[Entry], site: str) -> list[Head]:
+    """The heads of a site's log that another log recorded."""
+    return [
+        Head(entry.details["number"], entry.details["hash"])
+        for entry in entries
+        if entry.event is Event.HEAD_SEEN and entry.details["site"] == site
+    ]
+
+
+def _unapproved(server: list[Entry], bank: list[Entry], name: str) -> list[Finding]:
+    jobs = {e.details["run"]: e.details["job"] for e in server if e.event is Event.RUN_BEGUN}
+    approved = {e.details["job"] for e in bank if e.event is Event.JOB_APPROVED}
+    runs = dict.fromkeys(e.details["run"] for e in bank if e.event is Event.UPDATE_SENT)
+    findings = []
+    for run in runs:
+        if run not in jobs:
+            findings.append(Finding("", f"run {run}: {name} took part, the server never began it"))
+        elif jobs[run] not in approved:
+            findings.append(
+                Finding("", f"run {run}: {name} took part and never approved job {jobs[run][:12]}")
+            )
+    return findings
+
+
+def _what(entry: Entry) -> str:
+    kind = entry.event.split()[0]
+    return f"{kind} of round {entry.details['round']}" if "round" in entry.details else kind
