@@ -3,9 +3,10 @@
 from fedsys.choices import Family
 from fedsys.engines.choice import EngineChoice, Status
 from fedsys.engines.in_process import Compiled
+from fedsys.engines.tff import Tff
 from fedsys.errors import EngineError
 
-ENGINES = Family("engine", {"compiled": Compiled})
+ENGINES = Family("engine", {"compiled": Compiled, "tff": Tff})
 
 
 def chosen(engine: EngineChoice | str) -> EngineChoice:
@@ -21,4 +22,4 @@ def chosen(engine: EngineChoice | str) -> EngineChoice:
     return choice
 
 
-__all__ = ["ENGINES", "Compiled", "EngineChoice", "Status", "chosen"]
+__all__ = ["ENGINES", "Compiled", "EngineChoice", "Status", "Tff", "chosen"]
