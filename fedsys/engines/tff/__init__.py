@@ -35,10 +35,9 @@ class Tff:
         above(0, timeout=self.timeout)
 
     def status(self) -> Status:
-        found = environment.installed()
-        if found is None:
+        if environment.installed() is None:
             return Status("", "TensorFlow Federated is not installed")
-        return Status(f"tensorflow-federated {found.versions['tensorflow-federated']}")
+        return Status(f"tensorflow-federated {environment.pinned('tensorflow-federated')}")
 
     @contextmanager
     def open(self, setting: Setting, workers: int | None) -> Iterator[Engine]:

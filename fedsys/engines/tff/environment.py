@@ -9,9 +9,7 @@ run in it, so that half of one is never taken for one.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import json
 import os
 import platform
 import shutil
@@ -31,7 +29,6 @@ COMMAND = "fedsys engines install tff"
 PYTHON = "3.11"
 NEEDED = 3 * 2**30
 """Bytes of free room without which there is no use in beginning."""
-MARK = "installed.json"
 LOG = "tff-install.log"
 WATCH = 0.2
 """Seconds between two looks at what the installer says."""
@@ -50,10 +47,9 @@ UNREACHED = (
 
 @dataclass(frozen=True)
 class Installed:
-    """An environment that works. versions: of `tensorflow-federated` and `tensorflow`."""
+    """An environment that works."""
 
     folder: Path
-    versions: dict[str, str]
 
     @property
     def python(self) -> Path:
@@ -75,28 +71,27 @@ def data_folder() -> Path:
 
 def place() -> Path:
     """Where the environment is, or would be: named after what is in it."""
-    digest = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+    digest = hashlib.sha256("\n".join(_pins()).encode()).hexdigest()
     return data_folder() / f"tff-{pinned('tensorflow-federated')}-{digest[:12]}"
 
 
 def pinned(package: str) -> str:
     """The version of a package that the requirements name."""
-    for line in REQUIREMENTS.read_text().splitlines():
-        name, _, version = line.rstrip(" \\").partition("==")
-        if name == package:
-            return version
-    raise KeyError(package)
+    versions = dict(line.rstrip(" \\").split("==") for line in _pins() if "==" in line)
+    return versions[package]
+
+
+def _pins() -> list[str]:
+    """The lines of the requirements, without what is said about them."""
+    lines = REQUIREMENTS.read_text().splitlines()
+    return [line for line in lines if not line.startswith("#")]
 
 
 def installed() -> Installed | None:
-    """The environment, or None where there is none that is whole."""
-    folder = place()
-    try:
-        versions = json.loads((folder / MARK).read_text())["versions"]
-    except (OSError, ValueError, KeyError):
-        return None
-    found = Installed(folder, versions)
-    return found if found.python.exists() else None  # False where its Python was removed
+    """The environment, or None where there is none. One that stands on a Python that was removed
+    is none."""
+    found = Installed(place())
+    return found if found.python.exists() else None
 
 
 def install(say: Callable[[str], None]) -> None:
@@ -125,15 +120,15 @@ def install(say: Callable[[str], None]) -> None:
             _install_packages(part, log, say)
             say("running a first round")
             _run([str(_python(part)), "-s", "-P", "-m", "child.check"], log, part)
-            _leave_mark(part, time.perf_counter() - started)
             part.rename(folder)
         except OSError as error:
             raise _not_written(folder.parent, error) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
         log.unlink(missing_ok=True)
-        mark = json.loads((folder / MARK).read_text())
-        say(f"installed in {mark['seconds']:.0f} s, {mark['bytes'] / 1e9:.1f} GB: {folder}")
+        seconds = time.perf_counter() - started
+        size = sum(path.lstat().st_size for path in folder.rglob("*"))
+        say(f"installed in {seconds:.0f} s, {size / 1e9:.1f} GB: {folder}")
 
 
 def interpreter() -> str:
@@ -160,15 +155,14 @@ def _python(folder: Path) -> Path:
 
 
 def _install_packages(part: Path, log: Path, say: Callable[[str], None]) -> None:
-    lines = REQUIREMENTS.read_text().splitlines()
-    count = sum("==" in line for line in lines)
+    count = sum("==" in line for line in _pins())
     begun = 0
 
     def heard(line: str) -> None:
         nonlocal begun
-        if line.startswith("Collecting "):
+        if line.startswith(("Collecting ", "Processing ")):  # from the index, from a folder
             begun += 1
-            say(f"{begun} of {count}: {line.split()[1]}")
+            say(f"{begun} of {count}: {line.split()[1].rpartition('/')[2]}")
         elif line.startswith("Installing collected packages"):
             say("unpacking, which takes the longest")
 
@@ -234,17 +228,11 @@ def _room(folder: Path) -> None:
         )
 
 
-def _leave_mark(part: Path, seconds: float) -> None:
-    """Says in the environment that it is whole, and what it is."""
-    size = sum(path.lstat().st_size for path in part.rglob("*"))
-    versions = {package: pinned(package) for package in ("tensorflow-federated", "tensorflow")}
-    told = {"versions": versions, "seconds": round(seconds, 1), "bytes": size}
-    (part / MARK).write_text(json.dumps(told, indent=2))
-
-
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Lets only one install go on in a folder. The lock is gone with its process."""
+    import fcntl  # which Windows does not have
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / "tff-install.lock", "wb")  # noqa: SIM115

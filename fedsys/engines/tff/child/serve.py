@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections import OrderedDict
@@ -27,6 +30,9 @@ import tensorflow_federated as tff
 from .algorithms import filled, joined, process, read
 from .models import PlannedModel, spec
 from .wire import Closed, receive, send
+
+WATCH = 0.5
+"""Seconds between two looks at the keeper."""
 
 
 class Rounds:
@@ -111,6 +117,17 @@ def _batch(job: dict[str, Any]) -> Callable[..., Any]:
     return batch
 
 
+def end_with(keeper: int) -> None:
+    """Ends the group when the keeper is gone, which would have done it."""
+
+    def watch() -> None:
+        while os.getppid() == keeper:
+            time.sleep(WATCH)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main(folder: Path, channel: socket.socket) -> None:
     """Serves rounds until the other side is gone. What goes wrong is told, and ends it."""
     try:
@@ -130,4 +147,5 @@ def main(folder: Path, channel: socket.socket) -> None:
 
 
 if __name__ == "__main__":
+    end_with(os.getppid())
     main(Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])))
