@@ -5,10 +5,10 @@ integer's range holds no more than that. A bank says how many of its numbers lie
 rounded down to a multiple of its minimum: so no bin ever shows a few rows, and a rank is wrong by
 less than the minimum at each bank.
 
-The bound, which the tests prove: with N numbers, s = slack / 2, and Q(r) the r-th smallest number,
-the quantile of part p is at least Q(pN - s) - w/2 and at most Q(pN + s) + w/2, where w is the width
-of a bin and slack the sum of (minimum - 1) over the banks. An answer is the middle of a bin, never
-a row's number.
+The bound, which the tests prove: with N numbers, Q(r) the r-th smallest of them (r rounded up, from
+1 to N), and t = pN or 1 if that is more, the quantile of part p is at least Q(t - s/2) - w/2 and at
+most Q(t + s/2) + w/2, where w is the width of a bin and s, the slack, is the sum of (minimum - 1)
+over the banks. An answer is the middle of a bin, never a row's number.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def quantile(below: Sequence[int], count: int, slack: int, column: Column, part:
     """
     grid = edges(column)
     middles = (grid[:-1] + grid[1:]) / 2
-    # Rounding down loses slack / 2 on average, and adding it back halves the worst error.
+    # Rounding down loses nothing to slack; adding half of it halves the worst error.
     ranks = np.append(np.minimum(np.asarray(below, dtype=np.float64) + slack / 2, count), count)
     wanted = min(max(part * count, 1), count)
     return float(middles[int(np.argmax(ranks >= wanted))])

@@ -40,7 +40,7 @@ def moments(values: np.ndarray) -> Moments:
     apart = values - mean
     rest = float(apart.mean())
     apart -= rest
-    return Moments(len(values), mean, rest, float(np.dot(apart, apart)))
+    return Moments(len(values), *_sum(mean, rest), float(np.dot(apart, apart)))
 
 
 def together(one: Moments, other: Moments) -> Moments:
@@ -49,10 +49,13 @@ def together(one: Moments, other: Moments) -> Moments:
         return one if one.count else other
     count = one.count + other.count
     apart = (other.mean - one.mean) + (other.rest - one.rest)
-    step = one.rest + apart * (other.count / count)
-    mean = one.mean + step
-    # What the addition rounded away (Knuth's two-sum).
-    back = mean - one.mean
-    rest = (one.mean - (mean - back)) + (step - back)
+    mean, rest = _sum(one.mean, one.rest + apart * (other.count / count))
     squares = one.squares + other.squares + apart * apart * (one.count * (other.count / count))
     return Moments(count, mean, rest, squares)
+
+
+def _sum(one: float, other: float) -> tuple[float, float]:
+    """The sum of two numbers and what its rounding took away (Knuth's two-sum)."""
+    total = one + other
+    back = total - one
+    return total, (one - (total - back)) + (other - back)

@@ -19,6 +19,9 @@ from fedsys.tables.cells import Raw
 CELLS = 2**18
 """Cells in a chunk, about: some ten megabytes while they are texts."""
 
+ROWS = 2**14
+"""Rows in a chunk at most."""
+
 _PARQUET = (b"PAR1", (".parquet", ".pq"))
 
 
@@ -112,8 +115,8 @@ def _open_file(text: str) -> Source:
 
 
 def chunk_rows(columns: int) -> int:
-    """Rows in a chunk of so many columns."""
-    return max(1, CELLS // max(1, columns))
+    """Rows in a chunk of so many columns; not too many of few columns, which may be long texts."""
+    return min(ROWS, max(1, CELLS // max(1, columns)))
 
 
 def first_of_each(names: Sequence[str], wanted: Sequence[str]) -> list[int]:

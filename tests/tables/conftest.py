@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fedsys.errors import FedsysError
 from fedsys.tables import Schema, Source, open_source, schema_of
 from tests.tables.postgres import Postgres, why_not
 
@@ -52,6 +53,15 @@ Saved = Callable[..., Source]
 @pytest.fixture
 def schema() -> Schema:
     return schema_of(SCHEMA)
+
+
+def told(attempt: Callable[[], object]) -> str:
+    """What the attempt is refused with, or nothing; any other error is the test's failure."""
+    try:
+        attempt()
+    except FedsysError as error:
+        return str(error)
+    return ""
 
 
 def people(rows: int = 200, seed: int = 0) -> pd.DataFrame:
