@@ -27,6 +27,7 @@ class Setting:
     """What a run needs beside an engine.
 
     weights: [layout length], of the model before the first round.
+    handed: whether the task is a value of the caller's, and not what the experiment names.
     """
 
     experiment: Experiment
@@ -37,6 +38,7 @@ class Setting:
     model: keras.Model
     layout: Layout
     weights: np.ndarray
+    handed: bool = False
 
     @property
     def clients(self) -> int:
@@ -69,6 +71,7 @@ def prepare(
     experiment: Experiment, task: Task | None = None, workers: int | None = None
 ) -> Setting:
     """Loads the data, draws the partition and builds the model of an experiment."""
+    handed = task is not None
     task = task or experiment.task.load()
     partition = draw_partition(experiment, task.train)
     cohort = cohort_size(experiment, partition)
@@ -86,6 +89,7 @@ def prepare(
         model,
         Layout.of(model),
         read_weights(model),
+        handed,
     )
 
 

@@ -3,10 +3,11 @@
 from fedsys.choices import Family
 from fedsys.engines.choice import EngineChoice, Status
 from fedsys.engines.in_process import Compiled
+from fedsys.engines.ray import Ray
 from fedsys.engines.tff import Tff
 from fedsys.errors import EngineError
 
-ENGINES = Family("engine", {"compiled": Compiled, "tff": Tff})
+ENGINES = Family("engine", {"compiled": Compiled, "ray": Ray, "tff": Tff})
 
 
 def chosen(engine: EngineChoice | str) -> EngineChoice:
@@ -22,4 +23,4 @@ def chosen(engine: EngineChoice | str) -> EngineChoice:
     return choice
 
 
-__all__ = ["ENGINES", "Compiled", "EngineChoice", "Status", "Tff", "chosen"]
+__all__ = ["ENGINES", "Compiled", "EngineChoice", "Ray", "Status", "Tff", "chosen"]
