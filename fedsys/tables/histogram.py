@@ -5,10 +5,12 @@ integer's range holds no more than that. A bank says how many of its numbers lie
 rounded down to a multiple of its minimum: so no bin ever shows a few rows, and a rank is wrong by
 less than the minimum at each bank.
 
-The bound, which the tests prove: with N numbers, Q(r) the r-th smallest of them (r rounded up, from
-1 to N), and t = pN or 1 if that is more, the quantile of part p is at least Q(t - s/2) - w/2 and at
-most Q(t + s/2) + w/2, where w is the width of a bin and s, the slack, is the sum of (minimum - 1)
-over the banks. An answer is the middle of a bin, never a row's number.
+The bound, which the tests prove: with N numbers, Q(r) the r-th smallest of them (r rounded up; the
+range's ends where r is below 1 or above N), and t = pN or 1 if that is more, the quantile of part p
+is at least Q(t - s/2) - w/2 and at most Q(t + s/2) + w/2, where w is the width of a bin and s, the
+slack, is the sum of (minimum - 1) over the banks that have numbers. Each of them has at least the
+minimum, so that a median's ranks lie within 1 to N. An answer is the middle of a bin, never a row's
+number.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def summarise(
         schema=schema.hash,
         clients=1,
         rows=rows,
-        slack=least - 1,
+        minimum=least,
         numbers={name: tally.said(rows, least) for name, tally in numbers.items()},
         counts={name: _held_back(cells, least) for name, cells in choices.items()},
     )
@@ -93,7 +93,7 @@ class _Numbers:
         if found.count < minimum:
             found, bins = Moments(), np.zeros_like(bins)
         below = said_below(bins, minimum) if len(bins) else ()
-        return Numbers(found, rows - found.count, below)
+        return Numbers(found, rows - found.count, below, minimum - 1 if found.count else 0)
 
 
 def _asked(schema: Schema, quantiles: Collection[str] | None) -> Collection[str]:

@@ -29,11 +29,13 @@ class Numbers:
     """A column of numbers. missing: cells without one, and those held back as too few.
 
     below: [bins - 1] rounded counts on the grid (see histogram), or none where nobody asked.
+    slack: sum of (minimum - 1) over the banks that count in it.
     """
 
     moments: Moments
     missing: int
     below: tuple[int, ...] = ()
+    slack: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,14 @@ class Counts:
 class Summary:
     """schema: its hash. clients: how many are in it. rows: that they would train on.
 
-    slack: sum of (minimum - 1) over them. numbers, counts: by column, the label among the counts.
+    minimum: rows behind every number, the least of all banks'. numbers, counts: by column, the
+    label among the counts.
     """
 
     schema: str
     clients: int
     rows: int
-    slack: int
+    minimum: int
     numbers: Mapping[str, Numbers]
     counts: Mapping[str, Counts]
 
@@ -77,7 +80,7 @@ class Summary:
         if found is None or not found.below:
             raise DataError(f"column {column.name!r}: no bank was asked for its quantiles")
         count = self._present(column.name).count
-        return quantile(found.below, count, self.slack, column, part)
+        return quantile(found.below, count, found.slack, column, part)
 
     def _present(self, column: str) -> Moments:
         found = self.numbers.get(column)
@@ -96,7 +99,7 @@ class Summary:
             "schema": self.schema,
             "clients": self.clients,
             "rows": self.rows,
-            "slack": self.slack,
+            "minimum": self.minimum,
             "numbers": {
                 name: {
                     "count": one.moments.count,
@@ -105,6 +108,7 @@ class Summary:
                     "squares": one.moments.squares,
                     "missing": one.missing,
                     "below": list(one.below),
+                    "slack": one.slack,
                 }
                 for name, one in self.numbers.items()
             },
@@ -135,7 +139,7 @@ def _both(one: Summary, other: Summary) -> Summary:
         schema=one.schema,
         clients=one.clients + other.clients,
         rows=one.rows + other.rows,
-        slack=one.slack + other.slack,
+        minimum=min(one.minimum, other.minimum),
         numbers={
             name: _both_numbers(name, numbers, other.numbers[name])
             for name, numbers in one.numbers.items()
@@ -154,7 +158,8 @@ def _both_numbers(name: str, one: Numbers, other: Numbers) -> Numbers:
     if len(one.below) != len(other.below):
         raise DataError(f"column {name!r}: not all banks were asked for its quantiles")
     below = tuple(map(sum, zip(one.below, other.below, strict=True)))
-    return Numbers(together(one.moments, other.moments), one.missing + other.missing, below)
+    found = together(one.moments, other.moments)
+    return Numbers(found, one.missing + other.missing, below, one.slack + other.slack)
 
 
 def summary_of(table: Any, schema: Schema, whose: str) -> Summary:
@@ -166,14 +171,16 @@ def summary_of(table: Any, schema: Schema, whose: str) -> Summary:
 
 
 def _summary(table: Any, schema: Schema) -> Summary:
-    table = _mapping(table, ("schema", "clients", "rows", "slack", "numbers", "counts"), "summary")
+    table = _mapping(
+        table, ("schema", "clients", "rows", "minimum", "numbers", "counts"), "summary"
+    )
     if table["schema"] != schema.hash:
         raise DataError("it is of another schema; give the bank this federation's file")
-    rows, slack = _count(table["rows"], "rows"), _count(table["slack"], "slack")
+    rows, minimum = _count(table["rows"], "rows"), _count(table["minimum"], "minimum")
     if _count(table["clients"], "clients") != 1:
         raise DataError("clients: must be 1")
-    if slack + 1 < schema.minimum or slack + 1 > rows:
-        raise DataError("slack: not of a minimum that the schema and the rows allow")
+    if not schema.minimum <= minimum <= rows:
+        raise DataError("minimum: must be the schema's or more, and no more than the rows")
     numbers = [column for column in schema.columns if column.is_number]
     choices = [column for column in schema.every if not column.is_number]
     said = _mapping(table["numbers"], [column.name for column in numbers], "numbers")
@@ -182,15 +189,17 @@ def _summary(table: Any, schema: Schema) -> Summary:
         schema=schema.hash,
         clients=1,
         rows=rows,
-        slack=slack,
-        numbers={one.name: _numbers(said[one.name], one, rows, slack + 1) for one in numbers},
-        counts={one.name: _counts(counted[one.name], one, rows, slack + 1) for one in choices},
+        minimum=minimum,
+        numbers={one.name: _numbers(said[one.name], one, rows, minimum) for one in numbers},
+        counts={one.name: _counts(counted[one.name], one, rows, minimum) for one in choices},
     )
 
 
 def _numbers(table: Any, column: Column, rows: int, minimum: int) -> Numbers:
     place = column.place
-    table = _mapping(table, ("count", "mean", "rest", "squares", "missing", "below"), place)
+    table = _mapping(
+        table, ("count", "mean", "rest", "squares", "missing", "below", "slack"), place
+    )
     found = Moments(
         _count(table["count"], f"{place}.count"),
         _finite(table["mean"], f"{place}.mean"),
@@ -210,7 +219,10 @@ def _numbers(table: Any, column: Column, rows: int, minimum: int) -> Numbers:
             raise DataError(f"{place}.mean: outside the range")
         if found.squares > spread * (1 + _SLIGHT):
             raise DataError(f"{place}.squares: more than any numbers within the range have")
-    return Numbers(found, missing, _below(table["below"], column, found.count, minimum))
+    slack = minimum - 1 if found.count else 0
+    if _count(table["slack"], f"{place}.slack") != slack:
+        raise DataError(f"{place}.slack: does not fit the minimum")
+    return Numbers(found, missing, _below(table["below"], column, found.count, minimum), slack)
 
 
 def _below(entry: Any, column: Column, count: int, minimum: int) -> tuple[int, ...]:

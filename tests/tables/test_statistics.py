@@ -152,13 +152,16 @@ def test_a_quantile_is_within_its_bound(drawn, part, minimum):
     answer = quantile(below.tolist(), count, slack, column, part)
 
     def ranked(rank):
-        return pooled[int(np.clip(np.ceil(rank - 1e-9), 1, count)) - 1]
+        at = int(np.ceil(rank - 1e-9))
+        return pooled[at - 1] if 1 <= at <= count else column.range[at > count]
 
     grid = edges(column)
     half = np.diff(grid).max() / 2 * (1 + 1e-9)
     wanted = max(part * count, 1)
     assert ranked(wanted - slack / 2) - half <= answer <= ranked(wanted + slack / 2) + half
     assert answer in (grid[:-1] + grid[1:]) / 2
+    if part == 0.5:
+        assert wanted - slack / 2 > 0 and wanted + slack / 2 <= count
 
 
 @given(clients(), st.floats(0, 1))
@@ -207,7 +210,7 @@ def test_all_banks_together_are_the_pooled_rows(seed, parts, rows):
     table = ragged(rows, seed)
     banks = [source for source in split(table, parts, seed) if len(source._table)]
     merged = merge([summarise(source, schema) for source in banks])
-    assert (merged.rows, merged.clients, merged.slack) == (rows, len(banks), 0)
+    assert (merged.rows, merged.clients, merged.minimum) == (rows, len(banks), 1)
     for name, limits in (("age", (18, 99)), ("income", (0, 20000))):
         values = pd.to_numeric(table[name]).dropna().clip(*limits).to_numpy(dtype=float)
         found = merged.numbers[name]
@@ -250,6 +253,16 @@ def test_only_columns_that_need_a_median_are_counted_on_the_grid(schema):
         merge([asked, summarise(Memory(table), schema)])
 
 
+def test_banks_without_values_do_not_move_a_median(schema):
+    """Ten banks that lack a column, and one that has it: the median is of the one."""
+    one = people(200, 1)
+    lacking = [people(50, seed).assign(age=None) for seed in range(10)]
+    merged = merge([summarise(Memory(table), schema) for table in (*lacking, one)])
+    ages = np.sort(one["age"])
+    low, high = ages[[99 - 5, 99 + 5]]
+    assert low <= merged.quantile(schema.columns[0], 0.5) <= high
+
+
 def test_rows_that_are_refused_are_summed_nowhere(schema):
     table = people(50)
     table.loc[11, "age"] = 17
@@ -269,8 +282,8 @@ def test_a_bank_of_few_rows_says_nothing(schema):
 
 
 def test_a_bank_may_be_stricter_but_not_laxer(schema):
-    assert summarise(Memory(people(60)), schema, minimum=50).slack == 49
-    assert summarise(Memory(people(60)), schema, minimum=1).slack == 9
+    assert summarise(Memory(people(60)), schema, minimum=50).minimum == 50
+    assert summarise(Memory(people(60)), schema, minimum=1).minimum == 10
 
 
 def test_a_column_of_few_values_counts_as_missing(schema):
@@ -317,7 +330,7 @@ def test_what_is_sent_reads_back_the_same(schema):
     summary = summarise(Memory(ragged(200)), schema)
     assert summary_of(sent(schema), schema, "bank-a") == summary
     merged = merge([summary, summary])
-    assert merged.rows == 400 and merged.slack == 18
+    assert merged.rows == 400 and merged.numbers["age"].slack == 18
 
 
 def put(*path):
@@ -340,8 +353,9 @@ def put(*path):
         (put("rows", -1), "rows: must be a whole number"),
         (put("rows", True), "rows: must be a whole number"),
         (put("clients", 3), "clients: must be 1"),
-        (put("slack", 0), "slack: not of a minimum"),
-        (put("slack", 10**6), "slack: not of a minimum"),
+        (put("minimum", 1), "minimum: must be the schema's or more"),
+        (put("minimum", 10**6), "minimum: must be the schema's or more"),
+        (put("numbers", "age", "slack", 0), "columns.age.slack: does not fit"),
         (put("more", 1), "summary: must be a table of 6 keys"),
         (put("numbers", []), "numbers: must be a table"),
         (put("numbers", "age", "mean", float("nan")), "columns.age.mean: must be a finite number"),
