@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 
 import numpy as np
 
@@ -83,14 +84,26 @@ def _quick_floats(raw: Raw, spellings: frozenset[str]) -> np.ndarray | None:
         return None
     if "_" in joined or not joined.isascii():  # float() reads 1_000 and other scripts' digits
         return None
-    gone = np.fromiter((cell in spellings for cell in raw), bool, len(raw))
+    if not _numeric(spellings):
+        try:
+            values = np.fromiter(map(float, raw), np.float64, len(raw))
+            if np.isfinite(values).all():
+                return values
+        except ValueError:  # some are missing, or no numbers
+            pass
+    there = np.fromiter((cell not in spellings for cell in raw), bool, len(raw))
     values = np.full(len(raw), np.nan)
     try:
-        there = [float(cell) for cell in raw if cell not in spellings]  # type: ignore[arg-type]
+        values[there] = [float(cell) for cell in raw if cell not in spellings]  # type: ignore[arg-type]
     except ValueError:
         return None
-    values[~gone] = there
-    return values if np.isfinite(values[~gone]).all() else None  # words such as inf and nan
+    return values if np.isfinite(values[there]).all() else None  # words such as inf and nan
+
+
+@lru_cache(maxsize=16)
+def _numeric(spellings: frozenset[str]) -> bool:
+    """Whether a number, such as -999, means a missing value."""
+    return any(_NUMBER.fullmatch(spelling) for spelling in spellings)
 
 
 def _number(cell: object, spellings: frozenset[str]) -> float:

@@ -122,6 +122,12 @@ def test_nothing_where_there_is_no_category():
     assert read_cells(["", "x"], TOWN, GAPS).values.tolist() == [NONE, NONE]
 
 
+def test_a_number_may_mean_that_a_value_is_missing():
+    cells = read_cells(["-999", "1", "-999.0"], NUMBER, frozenset({"", "-999"}))
+    assert cells.missing.tolist() == [True, False, False]
+    assert read_cells(["-999", "1"], INTEGER, frozenset({""})).values.tolist() == [-999, 1]
+
+
 def test_a_range_has_both_its_ends():
     column = Column("x", "number", range=(-1, 2.5))
     assert read(["-1", "2.5", "-1.01", "2.6", ""], column) == [-1, 2.5, "strange", "strange",
