@@ -11,13 +11,14 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from fedsys.engines.tff import Tff, environment
 from fedsys.errors import EngineError
+
+from .processes import eventually, gone
 
 PLAYED = f"""#!{sys.executable}
 import os, pathlib, shutil, sys, time
@@ -242,24 +243,6 @@ environment.interpreter = lambda: sys.argv[1]
 environment.NEEDED = 0
 environment.install(print)
 """
-
-
-def gone(pid: int) -> bool:
-    """Whether a process has ended: a zombie has, too."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
-def eventually(what, seconds: float = 30.0) -> bool:
-    """Whether something comes true in a while."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if what():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")

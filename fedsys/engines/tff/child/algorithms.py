@@ -189,6 +189,13 @@ def joined(tensors: Any) -> np.ndarray:
     return np.concatenate([np.ravel(tensor) for tensor in tf.nest.flatten(tensors)])
 
 
+def moved(mean: Any, job: dict[str, Any]) -> np.ndarray:
+    """How far clients moved on average: TFF's clients send the opposite, and in FedSGD the
+    gradient of one step."""
+    step = job["local"]["rate"] if job["strategy"]["name"] == "fedsgd" else 1.0
+    return (-step * joined(mean)).astype(np.float32)
+
+
 def filled(begun: Any, strategy: dict[str, Any], vectors: dict[str, np.ndarray]) -> Any:
     """A process' first state with the vectors of fedsys' server state in it."""
     weights = begun.global_model_weights
@@ -199,14 +206,15 @@ def filled(begun: Any, strategy: dict[str, Any], vectors: dict[str, np.ndarray])
     return begun._replace(global_model_weights=weights, finalizer=finalizer)
 
 
-def read(state: Any, strategy: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The vectors of fedsys' server state in a process' state."""
+def read(state: Any, strategy: dict[str, Any], movement: np.ndarray) -> dict[str, np.ndarray]:
+    """The vectors of fedsys' server state in a process' state, after a mean `movement`."""
     vectors = {"weights": joined(state.global_model_weights.trainable)}
+    if strategy["name"] == "fedavgm":
+        vectors["velocity"] = movement  # without momentum, TFF keeps none
     for ours, theirs, sign in _kept(strategy, state.finalizer):
         vectors[ours] = sign * joined(state.finalizer[theirs])
     return vectors
 
 
 def _kept(strategy: dict[str, Any], finalizer: Any) -> list[tuple[str, str, int]]:
-    """What of the server state is in TFF's: without momentum, there is no accumulator."""
     return [each for each in KEPT.get(strategy["name"], ()) if each[1] in finalizer]

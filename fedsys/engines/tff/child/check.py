@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .algorithms import process, read
+from .algorithms import joined, process
 from .models import PlannedModel
 
 JOB: dict[str, Any] = {
@@ -51,9 +51,9 @@ def main() -> None:
     """Raises SystemExit where a round does not come to what it must."""
     learning = process(JOB, lambda: PlannedModel(JOB))
     state = learning.initialize()
-    begun = float(read(state, JOB["strategy"])["weights"][0])
+    begun = float(joined(state.global_model_weights.trainable)[0])
     output = learning.next(state, [client(0, 4.0, 1), client(1, 8.0, 3)])
-    ended = float(read(output.state, JOB["strategy"])["weights"][0])
+    ended = float(joined(output.state.global_model_weights.trainable)[0])
     expected = (begun + 7.0) / 2  # 7 is the mean of the targets, weighted by rows
     if abs(ended - expected) > 1e-5:
         raise SystemExit(f"ERROR: a round came to {ended}, not to {expected}")

@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_federated as tff
 
-from .algorithms import filled, joined, process, read
+from .algorithms import filled, moved, process, read
 from .models import PlannedModel, spec
 from .wire import Closed, receive, send
 
@@ -61,13 +61,12 @@ class Rounds:
         strategy = self.job["strategy"]
         clients = [self._dataset(asked, place) for place in range(len(asked["clients"]))]
         before = {key: asked[f"state.{key}"] for key in self.job["state"]}
-        state = filled(self.begun, strategy, before)
-        output = self.process.next(state, clients)
+        output = self.process.next(filled(self.begun, strategy, before), clients)
         told = output.metrics["client_work"]["train"]
-        after = {**before, **read(output.state, strategy)}
+        delta = moved(output.metrics["aggregator"]["mean"], self.job)
         return {
-            **{f"state.{key}": vector for key, vector in after.items()},
-            "delta": -joined(output.metrics["aggregator"]["mean"]),
+            **{f"state.{key}": v for key, v in read(output.state, strategy, delta).items()},
+            "delta": delta,
             "weight": np.array(output.metrics["aggregator"]["weight"], np.float64),
             "losses": np.asarray(told["losses"])[: len(clients)],
             "steps": np.asarray(told["steps"])[: len(clients)],
