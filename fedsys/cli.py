@@ -117,6 +117,8 @@ def _out(function: Any) -> Any:
 @click.option("--resume", metavar="RUN", help="Go on with a run: its folder or name.")
 @click.option("--engine", metavar="NAME",
               help="Where cohorts are trained; see fedsys engines [compiled].")  # fmt: skip
+@click.option("--ray", metavar="ADDRESS",
+              help="Train on this Ray cluster: HOST:PORT or ray://HOST:PORT.")  # fmt: skip
 @click.option("--workers", type=click.IntRange(1), metavar="N",
               help="Threads, or workers of the engine [all cores].")  # fmt: skip
 @click.option("--app", type=click.Path(path_type=Path), metavar="DIR",
@@ -133,6 +135,7 @@ def simulate(
     settings: tuple[str, ...],
     resume: str | None,
     engine: str | None,
+    ray: str | None,
     workers: int | None,
     app: Path | None,
     run_config: tuple[str, ...],
@@ -148,6 +151,7 @@ def simulate(
     """
     from fedsys.flower import command as flower
 
+    engine = _engine(engine, ray)
     if app is not None:
         beside = {"FILE": file, "--set": settings, "--resume": resume, "--engine": engine}
         others = [f"--{key.replace('_', '-')}" for key in KEYS if options[key] and key != "seed"]
@@ -181,6 +185,16 @@ def simulate(
             run = start(experiment, out=out, engine=choice, workers=workers, watcher=console)
     console.finished(run)
     return 0 if run.facts["status"] == "done" else 130
+
+
+def _engine(engine: str | None, ray: str | None) -> str | None:
+    """The engine that two options ask for: `--ray ADDRESS` is `--engine ray:address=ADDRESS`."""
+    if ray is None:
+        return engine
+    name, _, options = (engine or "ray").partition(":")
+    if name != "ray":
+        raise UsageError(f"--ray {ray} is for --engine ray, not {engine}: leave one out")
+    return f"ray:{','.join([*([options] if options else []), f'address={ray}'])}"
 
 
 def _resume(

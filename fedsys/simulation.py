@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -150,7 +151,11 @@ def _go_on(
 ) -> Run:
     """Runs the rounds that are left, and writes what a run leaves behind."""
     begun = time.perf_counter() - (_seconds(run) if state.round else 0.0)
-    with _telling(run, begun, watcher), choice.open(setting, workers) as engine:
+    with (
+        _telling(run, begun, watcher),
+        _heard(watcher),
+        choice.open(setting, workers) as engine,
+    ):
         run.rewind(state.round)
         known = {key: run.known[key] for key in ("created",) if state.round and key in run.known}
         where = {"engine": ENGINES.short(choice), **engine.facts}
@@ -169,6 +174,20 @@ def _go_on(
         _close(run, "done" if done else "stopped", begun)
         run.report()
     return run
+
+
+@contextmanager
+def _heard(watcher: Watcher) -> Iterator[None]:
+    """Passes on to the watcher what an engine warns of, such as a worker that died."""
+    log, handler = logging.getLogger("fedsys"), logging.Handler(logging.WARNING)
+    handler.emit = lambda record: watcher.said(record.getMessage())  # type: ignore[method-assign]
+    propagate, log.propagate = log.propagate, False
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = propagate
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -39,7 +40,7 @@ def start(opening: Opening) -> None:
             object_store_memory=opening.store,
             include_dashboard=False,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             _node_ip_address="127.0.0.1",
             _temp_dir=opening.folder,
             _system_config={"gcs_rpc_server_reconnect_timeout_s": RECONNECT},
@@ -55,10 +56,10 @@ def join(address: str, threads: int) -> int:
 
     _knock(address)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray raises whatever it meets
         raise EngineError(_refusal(address, error)) from error
-    free = int(ray.available_resources().get("CPU", 0))
+    free = int(ray.available_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
     if free < threads:
         raise EngineError(
             f"the Ray at {address} has {free} free cores, and a worker needs {threads}: "
@@ -73,7 +74,7 @@ def check_nodes(address: str, version: str) -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     probe = ray.remote(num_cpus=0, max_retries=0)(_installed)
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    nodes = [node for node in _nodes() if node["Resources"].get("CPU")]
     asked = {
         probe.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
@@ -134,9 +135,10 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), KNOCK).close()
     except OSError as error:
         reason = error.strerror or str(error) or "no answer"
+        option = "ray-client-server-port" if address.startswith("ray://") else "port"
         raise EngineError(
             f"no Ray answers at {address} ({reason}): start one with "
-            f"`ray start --head --port={port}` there, or leave out --ray"
+            f"`ray start --head --{option}={port}` there, or leave out --ray"
         ) from None
 
 
@@ -156,6 +158,12 @@ def _refusal(address: str, error: Exception) -> str:
             f"`ray start --address={address}`, or use ray://HOST:10001 ({_line(error)})"
         )
     return f"the Ray at {address} cannot be joined: {_line(error)}"
+
+
+def _nodes() -> list[dict[str, Any]]:
+    import ray
+
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def _name(node: dict[str, Any]) -> str:

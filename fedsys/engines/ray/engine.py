@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from fedsys.arithmetic import multiply_accumulates
 from fedsys.engine import Aggregate, Cohorts, Work
 from fedsys.engines.in_process import XLA
 from fedsys.engines.ray.cluster import local_files
-from fedsys.engines.ray.messages import Connected, Job, Opening, Ready, Recruits, Summed
+from fedsys.engines.ray.messages import Connected, Held, Job, Opening, Ready, Recruits, Summed
 from fedsys.engines.ray.parcels import Recipe, packed, reader_of
 from fedsys.engines.ray.process import Foreman
 from fedsys.engines.ray.shards import Cutter, homes
@@ -48,7 +48,6 @@ class RayEngine:
     """
 
     def __init__(self, setting: Setting, choice: Ray, workers: int | None, foreman: Foreman):
-        experiment = setting.experiment
         self._foreman = foreman
         self._setting = setting
         self._asked: tuple[int, Cohorts] | None = None
@@ -68,19 +67,18 @@ class RayEngine:
         where = f"the Ray at {choice.address}" if choice.address else "Ray"
         late = f"{where} does not answer within {CONNECTED:.0f} s: is it overloaded, or no Ray?"
         connected: Connected = foreman.receive(Connected, CONNECTED, late)
-        ready = self._recruit(choice, connected.workers)
-        nodes = f"{ready.nodes} node{'s' * (ready.nodes > 1)}"
+        self.held = self._recruit(choice, connected.workers)
+        nodes = len({held.node for held in self.held})
+        on = f"{nodes} node{'s' * (nodes > 1)}"
         self._facts = {
-            "xla": ready.xla,
+            "xla": self.held[0].xla,
             "workers": connected.workers,
-            "where": f"Ray, {connected.workers} worker{'s' * (connected.workers > 1)} on {nodes}",
-            "nodes": ready.nodes,
+            "where": f"Ray, {connected.workers} worker{'s' * (connected.workers > 1)} on {on}",
+            "nodes": nodes,
             "threads": choice.threads,
             "data": "shared" if self._cutter.home is None else "homes",
             "ray": connected.ray,
         }
-        self.pids = ready.pids
-        self._strategy = experiment.strategy
         self._layout = setting.layout
 
     @classmethod
@@ -106,10 +104,7 @@ class RayEngine:
 
     def run(self, work: Work) -> Aggregate:
         shards = self._cutter.shards(work.cohort)
-        memory = [
-            {int(c): work.memory[int(c)] for c in shard if int(c) in work.memory}
-            for shard in (shards if self._strategy.remembers else [[]] * len(shards))
-        ]
+        memory = [_of(shard, work.memory) for shard in shards]
         given = packed((work.anchor, work.state), "the server's state")
         self._foreman.send(Job(work.round, given, shards, memory, self._ahead(work.round)))
         summed: Summed = self._foreman.receive(Summed)
@@ -125,7 +120,7 @@ class RayEngine:
             return []
         return self._cutter.shards(asked[1](asked[0]))
 
-    def _recruit(self, choice: Ray, workers: int) -> Ready:
+    def _recruit(self, choice: Ray, workers: int) -> Sequence[Held]:
         """Sends the foreman what workers are made of, and waits for them."""
         setting = self._setting
         experiment, train = setting.experiment, setting.task.train
@@ -149,7 +144,14 @@ class RayEngine:
         for array, order in sent:
             _send_rows(self._foreman.send, array, order)
         ready: Ready = self._foreman.receive(Ready)
-        return ready
+        return ready.held
+
+
+def _of(shard: np.ndarray, memory: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """The own vectors of a shard's clients, of those that have one."""
+    if not memory:
+        return {}
+    return {client: memory[client] for client in shard.tolist() if client in memory}
 
 
 def _part(setting: Setting, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,16 +7,14 @@ closes, however that came about, it ends whatever it started, and itself.
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import shutil
 import signal
 import sys
 import threading
-import time
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -68,7 +66,7 @@ def _serve(wire: Any, orders: queue.Queue[Any], opening: Opening, say: Any) -> N
     workers = opening.workers
     if opening.address is None:
         cluster.start(opening)
-        alive = partial(_alive, _children())
+        alive: Callable[[], None] = partial(_alive, _children())
     else:
         room = cluster.join(opening.address, opening.threads)
         if workers is not None and workers > room:
@@ -84,8 +82,7 @@ def _serve(wire: Any, orders: queue.Queue[Any], opening: Opening, say: Any) -> N
     wire.send(Connected(workers, ray.__version__))
     recruits: Recruits = orders.get()
     team = _team(recruits, orders, workers, opening.threads, alive, say)
-    held = team.open()
-    wire.send(Ready(len({one.node for one in held}), held[0].xla, [one.pid for one in held]))
+    wire.send(Ready(team.open()))
     while True:
         job: Job = orders.get()
         partials = team.run(job)

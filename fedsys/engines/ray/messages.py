@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -71,12 +71,23 @@ class Connected:
 
 
 @dataclass(frozen=True)
+class Held:
+    """What a worker holds. bytes: of rows; resident: of memory that is its own alone."""
+
+    node: str
+    host: str
+    pid: int
+    xla: bool
+    rows: int
+    bytes: int
+    resident: int
+
+
+@dataclass(frozen=True)
 class Ready:
     """The workers are there."""
 
-    nodes: int
-    xla: bool
-    pids: Sequence[int]
+    held: Sequence[Held]
 
 
 @dataclass(frozen=True)
@@ -99,16 +110,3 @@ class Failed:
 
     kind: str
     line: str
-
-
-@dataclass(frozen=True)
-class Held:
-    """What a worker holds. bytes: of rows; resident: of memory that is its own alone."""
-
-    node: str
-    host: str
-    pid: int
-    xla: bool
-    rows: int
-    bytes: int
-    resident: int = field(default=0)

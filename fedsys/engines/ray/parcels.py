@@ -171,7 +171,7 @@ def packed(value: Any, what: str) -> bytes:
 
     try:
         with _by_value(cloudpickle):
-            packed: bytes = cloudpickle.dumps(value)
+            packed: bytes = cloudpickle.dumps(value)  # type: ignore[no-untyped-call]
             return packed
     except Exception as error:  # whatever a user's object does when it is pickled
         reason = " ".join(str(error).split())[:200]

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from fedsys import errors
-from fedsys.engines.ray.messages import Failed, Opening, Said
+from fedsys.engines.ray.messages import Failed, Said
 from fedsys.errors import EngineError
 
 FAREWELL = 10.0

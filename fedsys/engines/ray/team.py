@@ -213,8 +213,8 @@ def _cause(error: RayTaskError, place: Place) -> Exception:
 def _why(error: Exception) -> str:
     """Why a worker died, short."""
     text = " ".join(str(error).split())
-    if "OOM" in text or "low on memory" in text or "out of memory" in text:
-        return "out of memory"
+    if "low on memory" in text:  # Ray's own guard; that of the system only ends the process
+        return "its node ran out of memory"
     if "node" in text.lower() and ("dead" in text or "died" in text or "lost" in text):
         return "its node is lost"
     return "its process ended"
