@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fedsys.errors import FedsysError, PolicyError, nearest
-from fedsys.trust.layer_kinds import KINDS, Options, Shape
+from fedsys.trust.layer_kind import Options, Shape
+from fedsys.trust.layer_kinds import KINDS
 from fedsys.trust.layer_options import Option, Several, Whole, Word, read_all
 
 if TYPE_CHECKING:

@@ -8,15 +8,24 @@ are those of one row, without the batch. A function raises ValueError for what d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
 
+from fedsys.trust.layer_kind import (
+    ACTIVATION,
+    CAUSAL,
+    FORMAT,
+    INITIALIZER,
+    KERNEL,
+    SEED,
+    Kind,
+    Options,
+    Shape,
+    Shapes,
+    one_input,
+)
 from fedsys.trust.layer_options import (
-    ACTIVATIONS,
     Axis,
     Flag,
-    Initializer,
     Maybe,
     Numbers,
     Option,
@@ -25,170 +34,30 @@ from fedsys.trust.layer_options import (
     Whole,
     Word,
 )
-
-Shape = tuple[int, ...]
-Options = Mapping[str, Any]
-Shapes = Sequence[Shape]
+from fedsys.trust.layer_windows import (
+    convolution,
+    depthwise,
+    global_pooling,
+    grown,
+    pooling,
+    separable,
+    transposed,
+    upsampled_1d,
+    upsampled_2d,
+)
 
 STEPS = 512
 """Steps to which a recurrent layer may be unrolled: each is a piece of graph of its own."""
 
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of layer.
-
-    options: what it takes. shape: (options, shapes of inputs) -> shape of the output.
-    parameters: (options, shapes of inputs) -> all its numbers, trainable or not.
-    merges: whether it takes several inputs.
-    """
-
-    options: Mapping[str, Option]
-    shape: Callable[[Options, Shapes], Shape]
-    parameters: Callable[[Options, Shapes], int] = lambda options, shapes: 0
-    merges: bool = False
-
-
-# --- options that many have ----------------------------------------------------------------------
-
-_ACTIVATION, _INITIALIZER, _FORMAT = Word(ACTIVATIONS), Initializer(), Word(("channels_last",))
-_SEED = Maybe(Whole(0, 2**31 - 1))
-_PADDING, _CAUSAL = Word(("valid", "same")), Word(("valid", "same", "causal"))
-_KERNEL: Mapping[str, Option] = {
-    "activation": _ACTIVATION, "use_bias": Flag(),
-    "kernel_initializer": _INITIALIZER, "bias_initializer": _INITIALIZER,
-}  # fmt: skip
-_DEPTHWISE: Mapping[str, Option] = {
-    "activation": _ACTIVATION, "use_bias": Flag(), "depth_multiplier": Whole(),
-    "depthwise_initializer": _INITIALIZER, "bias_initializer": _INITIALIZER,
-}  # fmt: skip
-
-
-def _window(rank: int, padding: Option) -> dict[str, Option]:
-    sizes = Several(Whole(), rank)
-    return {"kernel_size": sizes, "strides": sizes, "dilation_rate": sizes,
-            "padding": padding, "data_format": _FORMAT}  # fmt: skip
-
-
 # --- shapes --------------------------------------------------------------------------------------
 
 
-def _one(shapes: Shapes, rank: int | None = None) -> Shape:
-    """The only input's shape, of so many dimensions."""
-    (shape,) = shapes
-    if rank is not None and len(shape) != rank:
-        raise ValueError(f"reads rows of {rank} dimensions, not {len(shape)}")
-    return shape
-
-
 def _same(options: Options, shapes: Shapes) -> Shape:
-    return _one(shapes)
-
-
-def _slid(length: int, size: int, stride: int, padding: str) -> int:
-    """Places at which a window of that size stands."""
-    return -(-length // stride) if padding != "valid" else (length - size) // stride + 1
-
-
-def _windows(options: Options, spatial: Shape) -> Shape:
-    """Where a kernel stands, along every axis."""
-    strides, dilations = options["strides"], options["dilation_rate"]
-    if max(strides) > 1 and max(dilations) > 1:
-        raise ValueError("strides and dilation_rate cannot both be above 1")
-    sizes = [(k - 1) * d + 1 for k, d in zip(options["kernel_size"], dilations, strict=True)]
-    return tuple(map(_slid, spatial, sizes, strides, [options["padding"]] * len(spatial)))
-
-
-def _convolution(rank: int, padding: Option = _PADDING) -> Kind:
-    def shape(o: Options, shapes: Shapes) -> Shape:
-        *spatial, channels = _one(shapes, rank + 1)
-        if channels % o["groups"] or o["filters"] % o["groups"]:
-            raise ValueError(f"groups of {o['groups']} do not divide its channels")
-        return (*_windows(o, tuple(spatial)), o["filters"])
-
-    def parameters(o: Options, shapes: Shapes) -> int:
-        inputs = shapes[0][-1] // o["groups"]
-        return (math.prod(o["kernel_size"]) * inputs + o["use_bias"]) * o["filters"]
-
-    return Kind({"filters": Whole(), "groups": Whole(), **_window(rank, padding), **_KERNEL},
-                shape, parameters)  # fmt: skip
-
-
-def _depthwise(rank: int) -> Kind:
-    def shape(o: Options, shapes: Shapes) -> Shape:
-        *spatial, channels = _one(shapes, rank + 1)
-        _even(o["strides"])
-        return (*_windows(o, tuple(spatial)), channels * o["depth_multiplier"])
-
-    def parameters(o: Options, shapes: Shapes) -> int:
-        outputs = shapes[0][-1] * o["depth_multiplier"]
-        return (math.prod(o["kernel_size"]) + o["use_bias"]) * outputs
-
-    return Kind({**_window(rank, _PADDING), **_DEPTHWISE}, shape, parameters)
-
-
-def _separable(rank: int) -> Kind:
-    def shape(o: Options, shapes: Shapes) -> Shape:
-        *spatial, _ = _one(shapes, rank + 1)
-        _even(o["strides"])
-        return (*_windows(o, tuple(spatial)), o["filters"])
-
-    def parameters(o: Options, shapes: Shapes) -> int:
-        between = shapes[0][-1] * o["depth_multiplier"]
-        return math.prod(o["kernel_size"]) * between + (between + o["use_bias"]) * o["filters"]
-
-    options: dict[str, Option] = {
-        "filters": Whole(),
-        "pointwise_initializer": _INITIALIZER,
-    }
-    return Kind({**options, **_window(rank, _PADDING), **_DEPTHWISE}, shape, parameters)
-
-
-def _even(strides: Sequence[int]) -> None:
-    if len(set(strides)) > 1:
-        raise ValueError("strides must be the same along both axes")
-
-
-def _transposed(rank: int) -> Kind:
-    def shape(o: Options, shapes: Shapes) -> Shape:
-        *spatial, _ = _one(shapes, rank + 1)
-        if max(o["strides"]) > 1 and max(o["dilation_rate"]) > 1:
-            raise ValueError("strides and dilation_rate cannot both be above 1")
-        lengths = []
-        for length, kernel, stride, dilation in zip(
-            spatial, o["kernel_size"], o["strides"], o["dilation_rate"], strict=True
-        ):
-            reach = (kernel - 1) * dilation + 1 - stride if o["padding"] == "valid" else 0
-            lengths.append(length * stride + max(reach, 0))
-        return (*lengths, o["filters"])
-
-    def parameters(o: Options, shapes: Shapes) -> int:
-        return (math.prod(o["kernel_size"]) * shapes[0][-1] + o["use_bias"]) * o["filters"]
-
-    return Kind({"filters": Whole(), **_window(rank, _PADDING), **_KERNEL}, shape, parameters)
-
-
-def _pooling(rank: int) -> Kind:
-    def shape(o: Options, shapes: Shapes) -> Shape:
-        *spatial, channels = _one(shapes, rank + 1)
-        padding = [o["padding"]] * rank
-        return (*map(_slid, spatial, o["pool_size"], o["strides"], padding), channels)
-
-    sizes = Several(Whole(), rank)
-    return Kind({"pool_size": sizes, "strides": sizes, "padding": _PADDING,
-                 "data_format": _FORMAT}, shape)  # fmt: skip
-
-
-def _global(rank: int) -> Kind:
-    def shape(o: Options, shapes: Shapes) -> Shape:
-        channels = _one(shapes, rank + 1)[-1]
-        return (*(1,) * rank, channels) if o["keepdims"] else (channels,)
-
-    return Kind({"keepdims": Flag(), "data_format": _FORMAT}, shape)
+    return one_input(shapes)
 
 
 def _dense(o: Options, shapes: Shapes) -> Shape:
-    return (*_one(shapes)[:-1], o["units"])
+    return (*one_input(shapes)[:-1], o["units"])
 
 
 def _dense_parameters(o: Options, shapes: Shapes) -> int:
@@ -203,7 +72,7 @@ def _length(axis: int, shape: Shape) -> int:
 
 
 def _axis_shape(o: Options, shapes: Shapes) -> Shape:
-    _length(o["axis"], _one(shapes))
+    _length(o["axis"], one_input(shapes))
     return shapes[0]
 
 
@@ -216,13 +85,13 @@ def _layer_normalised(o: Options, shapes: Shapes) -> int:
 
 
 def _group_shape(o: Options, shapes: Shapes) -> Shape:
-    if _length(o["axis"], _one(shapes)) % o["groups"]:
+    if _length(o["axis"], one_input(shapes)) % o["groups"]:
         raise ValueError(f"{o['groups']} groups do not divide its channels")
     return shapes[0]
 
 
 def _normalization(o: Options, shapes: Shapes) -> Shape:
-    length = _one(shapes)[-1]
+    length = one_input(shapes)[-1]
     for name in ("mean", "variance"):
         if isinstance(o[name], list) and len(o[name]) not in (1, length):
             raise ValueError(f"{name} has {len(o[name])} numbers for {length} columns")
@@ -236,13 +105,13 @@ def _prelu(o: Options, shapes: Shapes) -> int:
 
 
 def _prelu_shape(o: Options, shapes: Shapes) -> Shape:
-    if any(axis > len(_one(shapes)) for axis in o["shared_axes"] or []):
+    if any(axis > len(one_input(shapes)) for axis in o["shared_axes"] or []):
         raise ValueError("shared_axes go beyond its dimensions")
     return shapes[0]
 
 
 def _reshape(o: Options, shapes: Shapes) -> Shape:
-    count, target = math.prod(_one(shapes)), list(o["target_shape"])
+    count, target = math.prod(one_input(shapes)), list(o["target_shape"])
     if target.count(-1) == 1:
         rest = math.prod(n for n in target if n > 0)
         target[target.index(-1)] = count // rest
@@ -252,34 +121,10 @@ def _reshape(o: Options, shapes: Shapes) -> Shape:
 
 
 def _permute(o: Options, shapes: Shapes) -> Shape:
-    shape, dims = _one(shapes), o["dims"]
+    shape, dims = one_input(shapes), o["dims"]
     if sorted(dims) != list(range(1, len(shape) + 1)):
         raise ValueError(f"dims must name each of {len(shape)} dimensions once")
     return tuple(shape[dim - 1] for dim in dims)
-
-
-def _grown(rank: int, option: str, sign: int) -> Kind:
-    """Padding (+1) or cropping (-1) on both sides of each axis."""
-
-    def shape(o: Options, shapes: Shapes) -> Shape:
-        *spatial, channels = _one(shapes, rank + 1)
-        sides = [o[option]] if rank == 1 else o[option]
-        lengths = [n + sign * sum(side) for n, side in zip(spatial, sides, strict=True)]
-        return (*lengths, channels)
-
-    side = Several(Whole(0), 2)
-    more = {} if rank == 1 and option == "cropping" else {"data_format": _FORMAT}
-    return Kind({option: side if rank == 1 else Several(side, rank), **more}, shape)
-
-
-def _upsampled_1d(o: Options, shapes: Shapes) -> Shape:
-    length, channels = _one(shapes, 2)
-    return length * o["size"], channels
-
-
-def _upsampled_2d(o: Options, shapes: Shapes) -> Shape:
-    height, width, channels = _one(shapes, 3)
-    return height * o["size"][0], width * o["size"][1], channels
 
 
 def _elementwise(exactly: int | None = None) -> Kind:
@@ -311,7 +156,7 @@ def _concatenated(o: Options, shapes: Shapes) -> Shape:
 
 def _recurrent(gates: int, biases: Callable[[Options], int], **more: Option) -> Kind:
     def shape(o: Options, shapes: Shapes) -> Shape:
-        steps, _ = _one(shapes, 2)
+        steps, _ = one_input(shapes, 2)
         if o["unroll"] and steps > STEPS:
             raise ValueError(f"unrolled over {steps} steps, of at most {STEPS}")
         return (steps, o["units"]) if o["return_sequences"] else (o["units"],)
@@ -322,7 +167,7 @@ def _recurrent(gates: int, biases: Callable[[Options], int], **more: Option) -> 
 
     return Kind(
         {
-            "units": Whole(), **_KERNEL, "recurrent_initializer": _INITIALIZER,
+            "units": Whole(), **KERNEL, "recurrent_initializer": INITIALIZER,
             "dropout": Real(0, 1), "recurrent_dropout": Real(0, 1),
             "return_sequences": Flag(), "go_backwards": Flag(), "unroll": Flag(), **more,
         },
@@ -333,45 +178,45 @@ def _recurrent(gates: int, biases: Callable[[Options], int], **more: Option) -> 
 
 _BETA_GAMMA: Mapping[str, Option] = {
     "epsilon": Real(1e-12, 1), "center": Flag(), "scale": Flag(),
-    "beta_initializer": _INITIALIZER, "gamma_initializer": _INITIALIZER,
+    "beta_initializer": INITIALIZER, "gamma_initializer": INITIALIZER,
 }  # fmt: skip
 _MOVING: Mapping[str, Option] = {
-    "momentum": Real(0, 1), "moving_mean_initializer": _INITIALIZER,
-    "moving_variance_initializer": _INITIALIZER,
+    "momentum": Real(0, 1), "moving_mean_initializer": INITIALIZER,
+    "moving_variance_initializer": INITIALIZER,
 }  # fmt: skip
 
 KINDS: Mapping[str, Kind] = {
-    "Dense": Kind({"units": Whole(), **_KERNEL}, _dense, _dense_parameters),
+    "Dense": Kind({"units": Whole(), **KERNEL}, _dense, _dense_parameters),
     "Embedding": Kind(
-        {"input_dim": Whole(), "output_dim": Whole(), "embeddings_initializer": _INITIALIZER},
-        lambda o, shapes: (*_one(shapes), o["output_dim"]),
+        {"input_dim": Whole(), "output_dim": Whole(), "embeddings_initializer": INITIALIZER},
+        lambda o, shapes: (*one_input(shapes), o["output_dim"]),
         lambda o, shapes: o["input_dim"] * o["output_dim"],
     ),
-    "Conv1D": _convolution(1, _CAUSAL),
-    "Conv2D": _convolution(2),
-    "DepthwiseConv1D": _depthwise(1),
-    "DepthwiseConv2D": _depthwise(2),
-    "SeparableConv1D": _separable(1),
-    "SeparableConv2D": _separable(2),
-    "Conv1DTranspose": _transposed(1),
-    "Conv2DTranspose": _transposed(2),
-    "MaxPooling1D": _pooling(1),
-    "MaxPooling2D": _pooling(2),
-    "AveragePooling1D": _pooling(1),
-    "AveragePooling2D": _pooling(2),
-    "GlobalMaxPooling1D": _global(1),
-    "GlobalMaxPooling2D": _global(2),
-    "GlobalAveragePooling1D": _global(1),
-    "GlobalAveragePooling2D": _global(2),
+    "Conv1D": convolution(1, CAUSAL),
+    "Conv2D": convolution(2),
+    "DepthwiseConv1D": depthwise(1),
+    "DepthwiseConv2D": depthwise(2),
+    "SeparableConv1D": separable(1),
+    "SeparableConv2D": separable(2),
+    "Conv1DTranspose": transposed(1),
+    "Conv2DTranspose": transposed(2),
+    "MaxPooling1D": pooling(1),
+    "MaxPooling2D": pooling(2),
+    "AveragePooling1D": pooling(1),
+    "AveragePooling2D": pooling(2),
+    "GlobalMaxPooling1D": global_pooling(1),
+    "GlobalMaxPooling2D": global_pooling(2),
+    "GlobalAveragePooling1D": global_pooling(1),
+    "GlobalAveragePooling2D": global_pooling(2),
     "LSTM": _recurrent(
-        4, lambda o: 1, recurrent_activation=_ACTIVATION, unit_forget_bias=Flag(), seed=_SEED
+        4, lambda o: 1, recurrent_activation=ACTIVATION, unit_forget_bias=Flag(), seed=SEED
     ),
     "GRU": _recurrent(
         3,
         lambda o: 1 + o["reset_after"],
-        recurrent_activation=_ACTIVATION,
+        recurrent_activation=ACTIVATION,
         reset_after=Flag(),
-        seed=_SEED,
+        seed=SEED,
     ),
     # Keras leaves SimpleRNN's seed out of its config.
     "SimpleRNN": _recurrent(1, lambda o: 1),
@@ -387,35 +232,35 @@ KINDS: Mapping[str, Kind] = {
         _normalization,
     ),
     "Rescaling": Kind({"scale": Real(), "offset": Real()}, _same),
-    "Dropout": Kind({"rate": Real(0, 1), "seed": _SEED}, _same),
-    "SpatialDropout1D": Kind({"rate": Real(0, 1), "seed": _SEED}, lambda o, s: _one(s, 2)),
-    "GaussianNoise": Kind({"stddev": Real(0), "seed": _SEED}, _same),
-    "Activation": Kind({"activation": _ACTIVATION}, _same),
+    "Dropout": Kind({"rate": Real(0, 1), "seed": SEED}, _same),
+    "SpatialDropout1D": Kind({"rate": Real(0, 1), "seed": SEED}, lambda o, s: one_input(s, 2)),
+    "GaussianNoise": Kind({"stddev": Real(0), "seed": SEED}, _same),
+    "Activation": Kind({"activation": ACTIVATION}, _same),
     "ReLU": Kind(
         {"max_value": Maybe(Real(0)), "negative_slope": Real(0), "threshold": Real(0)}, _same
     ),
     "LeakyReLU": Kind({"negative_slope": Real(0)}, _same),
     "PReLU": Kind(
-        {"alpha_initializer": _INITIALIZER, "shared_axes": Maybe(Several(Whole(1, 8)))},
+        {"alpha_initializer": INITIALIZER, "shared_axes": Maybe(Several(Whole(1, 8)))},
         _prelu_shape,
         _prelu,
     ),
     "ELU": Kind({"alpha": Real(0)}, _same),
     "Softmax": Kind({"axis": Axis()}, _axis_shape),
     "Identity": Kind({}, _same),
-    "Flatten": Kind({"data_format": _FORMAT}, lambda o, shapes: (math.prod(_one(shapes)),)),
+    "Flatten": Kind({"data_format": FORMAT}, lambda o, shapes: (math.prod(one_input(shapes)),)),
     "Reshape": Kind({"target_shape": Several(Whole(-1))}, _reshape),
     "Permute": Kind({"dims": Several(Whole(1, 8))}, _permute),
-    "RepeatVector": Kind({"n": Whole()}, lambda o, shapes: (o["n"], *_one(shapes, 1))),
-    "ZeroPadding1D": _grown(1, "padding", 1),
-    "ZeroPadding2D": _grown(2, "padding", 1),
-    "Cropping1D": _grown(1, "cropping", -1),
-    "Cropping2D": _grown(2, "cropping", -1),
-    "UpSampling1D": Kind({"size": Whole()}, _upsampled_1d),
+    "RepeatVector": Kind({"n": Whole()}, lambda o, shapes: (o["n"], *one_input(shapes, 1))),
+    "ZeroPadding1D": grown(1, "padding", 1),
+    "ZeroPadding2D": grown(2, "padding", 1),
+    "Cropping1D": grown(1, "cropping", -1),
+    "Cropping2D": grown(2, "cropping", -1),
+    "UpSampling1D": Kind({"size": Whole()}, upsampled_1d),
     "UpSampling2D": Kind(
-        {"size": Several(Whole(), 2), "data_format": _FORMAT,
+        {"size": Several(Whole(), 2), "data_format": FORMAT,
          "interpolation": Word(("nearest", "bilinear"))},
-        _upsampled_2d,
+        upsampled_2d,
     ),
     "Concatenate": Kind({"axis": Axis()}, _concatenated, merges=True),
     **{name: _elementwise() for name in ("Add", "Average", "Maximum", "Minimum", "Multiply")},
