@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
@@ -205,7 +204,7 @@ class InProcessGrid(Grid):
                 continue
             name = str(UUID(int=(self._seed % 2**32 << 64) + next(self._numbers)))
             compat.name_message(message, name)
-            tasks.append(_Task(copy(message.metadata), copies.of(message.content), node))
+            tasks.append(_Task(compat.shallow(message.metadata), copies.of(message.content), node))
         self._enqueue(tasks)
         return [task.metadata.message_id for task in tasks]
 
@@ -328,7 +327,7 @@ class InProcessGrid(Grid):
         """Runs the client. Whatever it does to its message and its context is its own affair."""
         if self._workers == 1:
             seed_globals(task.seed)
-        message = compat.built_message(copy(task.metadata), copied(task.content))
+        message = compat.twin(task.metadata, copied(task.content))
         message.metadata.delivered_at = _now()
         context = copied_context(task.node.context)
         try:
@@ -351,7 +350,7 @@ class InProcessGrid(Grid):
         else:
             task.node.context = context
             if reply.has_content():
-                reply = compat.built_message(copy(reply.metadata), copied(reply.content))
+                reply = compat.twin(reply.metadata, copied(reply.content))
         compat.name_message(reply, f"reply-{task.metadata.message_id}")
         return reply
 
