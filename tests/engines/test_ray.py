@@ -132,7 +132,7 @@ def test_clients_that_end_every_worker_are_named(cluster):
 
 
 def test_a_mistake_is_told_as_in_this_process(cluster):
-    given = setting(local=Local(epochs=10**8, batch=4), cohort=1, rounds=1)
+    given = setting(local=Local(epochs=10**8, batch=4), cohort=10, rounds=1)
     with (
         pytest.raises(UsageError, match=r"more than the .* that can be planned at once"),
         on_ray(cluster, given, 1) as engine,
@@ -146,3 +146,21 @@ def test_more_workers_than_there_is_room_for_are_refused(cluster):
         on_ray(cluster, setting(), workers=9),
     ):
         pass
+
+
+def test_a_node_without_fedsys_is_named(cluster, tmp_path):
+    """Python there finds no such package: told before any worker is put on the node."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util\n"
+        "found = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name: None if name == 'fedsys' else found(name)\n"
+    )
+    bare = cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": str(tmp_path)})
+    try:
+        with (
+            pytest.raises(EngineError, match=r"node .* fedsys is not installed there: pip install"),
+            on_ray(cluster, setting()),
+        ):
+            pass
+    finally:
+        cluster.remove_node(bare)

@@ -86,6 +86,8 @@ def check_nodes(address: str, version: str) -> None:
         node = _name(asked[answer])
         try:
             found, missing = ray.get(answer)
+        except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
+            continue  # it is gone, and Ray has not noticed yet: workers go elsewhere
         except ray.exceptions.RayError as error:
             raise EngineError(f"node {node} of the Ray at {address}: {_line(error)}") from error
         if missing:
