@@ -29,8 +29,11 @@ _WRONG = {
 }
 
 
-def check(source: Source, schema: Schema) -> Report:
-    """Everything that the schema has against the rows. Raises DataError if they cannot be read."""
+def check(source: Source, schema: Schema, federation: str | None = None) -> Report:
+    """Everything that the schema has against the rows. Raises DataError if they cannot be read.
+
+    federation: the hash of the schema that the federation uses, where it is known; another refuses.
+    """
     names = source.columns()
     there = [column for column in schema.every if column.name in names]
     tallies = {column.name: _Tally(column) for column in there}
@@ -50,6 +53,7 @@ def check(source: Source, schema: Schema) -> Report:
             numbers = label.values[good].astype(np.int64)
             classes += np.bincount(numbers, minlength=len(classes))
     findings = [
+        *_schema_findings(schema, federation),
         *_name_findings(names, schema),
         *(finding for column in there for finding in tallies[column.name].findings(rows)),
         *_row_findings(rows, kept, classes if schema.label.column in tallies else None, schema),
@@ -68,6 +72,7 @@ def check(source: Source, schema: Schema) -> Report:
         shares=tuple((classes / max(1, classes.sum())).tolist()),
         binary=schema.objective == "binary",
         findings=tuple(findings),
+        federation=federation,
     )
 
 
@@ -147,6 +152,13 @@ class _Tally:
             return finding
         said = f"{count:,} missing ({_percent(count, rows)}): {rule}"
         return self.missing.finding(severity, "missing-values", column.name, said)
+
+
+def _schema_findings(schema: Schema, federation: str | None) -> list[Finding]:
+    if federation is None or federation == schema.hash:
+        return []
+    said = f"the federation's schema is another, {federation[:12]}; ask the coordinator for it"
+    return [Finding(REFUSED, "other-schema", None, 1, said)]
 
 
 def _name_findings(names: Sequence[str], schema: Schema) -> list[Finding]:

@@ -3,7 +3,8 @@
 The grid cuts a column's range into 1,024 equal bins, or into one bin a whole number where an
 integer's range holds no more than that. A bank says how many of its numbers lie below each edge,
 rounded down to a multiple of its minimum: so no bin ever shows a few rows, and a rank is wrong by
-less than the minimum at each bank.
+less than the minimum at each bank. One message is all: the grid is also the finest that anybody may
+ask for, since finer and finer questions would close in on single rows.
 
 The bound, which the tests prove: with N numbers, Q(r) the r-th smallest of them (r rounded up; the
 range's ends where r is below 1 or above N), and t = pN or 1 if that is more, the quantile of part p

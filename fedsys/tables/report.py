@@ -53,7 +53,8 @@ class Report:
 
     source, kind: of the data. schema: the schema's hash. rows: in the data, and kept: of those,
     left by the schema's rules. found, wanted: columns of the schema, the label among them.
-    classes: their names, and shares: their parts of the kept rows.
+    classes: their names, and shares: their parts of the kept rows. binary: two classes.
+    federation: the hash of the schema that the federation uses, where it is known.
     """
 
     source: str
@@ -68,6 +69,7 @@ class Report:
     shares: tuple[float, ...]
     binary: bool
     findings: tuple[Finding, ...]
+    federation: str | None = None
 
     @property
     def refused(self) -> bool:
@@ -89,7 +91,9 @@ class Report:
         ]
         if sum(share > 0 for share in self.shares) > 1:
             lines.append(f"✔ label {self.label}: {self._shares()}")
-        lines.append(f"✔ schema hash {self.schema[:12]}")
+        same = self.federation in (None, self.schema)
+        matches = " matches the federation" if same and self.federation else ""
+        lines.append(f"{'✔' if same else '✘'} schema hash {self.schema[:12]}{matches}")
         lines += [finding.text() for finding in self.findings]
         if self.refused:
             lines.append("→ mend the data, or ask the coordinator to change the schema")

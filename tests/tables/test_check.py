@@ -172,6 +172,17 @@ def test_classes_of_a_label_with_names(saved):
     assert found(report) == [("refused", "unknown-category", "default", 1, (5,))]
 
 
+def test_the_schema_of_another_federation_is_refused(saved, schema):
+    source = saved(people())
+    assert (
+        f"✔ schema hash {schema.hash[:12]} matches the federation"
+        in check(source, schema, schema.hash).text()
+    )
+    report = check(source, schema, "f" * 64)
+    assert found(report) == [("refused", "other-schema", None, 1, ())]
+    assert report.code == 3 and f"✘ schema hash {schema.hash[:12]}" in report.text()
+
+
 def test_the_command(tmp_path, saved, capsys):
     (tmp_path / "schema.toml").write_text(SCHEMA)
     people().to_csv(tmp_path / "rows.csv", index=False)
