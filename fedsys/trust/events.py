@@ -161,7 +161,8 @@ FIELDS: Mapping[Event, Mapping[str, Check]] = {
     Event.RUN_ENDED: {"run": ID, "rounds": _count, "sha256": HASH},
     Event.STATISTICS_SENT: {"bank": _name, "sha256": HASH, "bytes": _count},
     Event.STATISTICS_RECEIVED: {"bank": _name, "sha256": HASH, "bytes": _count},
-    Event.REQUEST_REFUSED: {"code": CODE},
+    # bank: as whom the request came; 'unknown' where it did not say, or not in a name's form.
+    Event.REQUEST_REFUSED: {"bank": _name, "code": CODE},
     Event.HEAD_SEEN: {"site": _name, "number": _count, "hash": HASH},
 }  # fmt: skip
 """What each event says; every detail is given, and nothing else."""

@@ -62,6 +62,10 @@ def read_secret(path: Path) -> bytes:
                     f"{path}: others may read or change it (mode {stat.S_IMODE(found.st_mode):04o})"
                     f": chmod 600 {path}"
                 )
+            if os.geteuid() not in (0, found.st_uid) and found.st_uid:
+                raise IdentityError(
+                    f"{path}: belongs to another user: make keys as the user that uses them"
+                )
             folder = path.parent.stat()
             if folder.st_mode & 0o022 and not folder.st_mode & stat.S_ISVTX:
                 raise IdentityError(

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import fcntl
-import os
+import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,13 +24,15 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from fedsys.errors import DataError, IdentityError
-from fedsys.storage import append_line, storing, write_atomic
+from fedsys.storage import append_line, write_atomic
 from fedsys.trust import canonical, fingerprints
+from fedsys.trust.locks import locked
 
 FORMAT = 1
 DOMAIN = b"fedsys signed table 1\n"
 WINDOW = 300.0
 """Seconds that a request may be old, or early: clocks differ."""
+_HEX = re.compile(r"[0-9a-f]{32}")
 FIELDS = {"format": int, "key": str, "purpose": str, "audience": str, "time": int,
           "nonce": str, "body": dict, "signature": str}  # fmt: skip
 
@@ -121,6 +121,8 @@ def open_signed(
     wrong += [name for name in table if name not in FIELDS]
     if wrong:
         raise DataError(f"{purpose}: its {wrong[0][:40]!r} is missing, unknown or of a wrong type")
+    if not (_HEX.fullmatch(table["nonce"]) and _HEX.fullmatch(table["key"])):
+        raise DataError(f"{purpose}: its nonce and key are not 32 hexadecimal digits each")
     try:
         signature = base64.b64decode(table["signature"], validate=True)
     except (binascii.Error, ValueError):
@@ -162,7 +164,7 @@ class Replays:
                 "set the clock of either side (timedatectl)"
             )
         mark = f"{signed.key}{signed.nonce}"
-        with self._locked():
+        with locked(self._path):
             seen = self._seen(moment)
             if mark in seen:
                 raise IdentityError(f"{signed.purpose}: was sent before, and counts once")
@@ -184,14 +186,3 @@ class Replays:
         if len(pairs) > 2 * len(fresh) + 100:
             write_atomic(self._path, [" ".join(pair).encode() + b"\n" for pair in fresh])
         return {mark for _, mark in fresh}
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        lock = self._path.with_name(f"{self._path.name}.lock")
-        with storing(lock):
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)

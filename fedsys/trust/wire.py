@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedsys.errors import DataError
+from fedsys.layout import Layout
 
 MAGIC = b"FSW1"
 TYPES = ("<f4", "<f8", "<f2", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8")
@@ -39,6 +40,19 @@ class Limits:
     tensors: int = 4096
     name: int = 200
     dimensions: int = 8
+
+
+def limits_for(layout: Layout, vectors: int = 1) -> Limits:
+    """What the arrays of a model's layout take, so many times over, and a few small ones beside."""
+    sizes = [size * layout.dtype.itemsize for size in layout.sizes]
+    count = vectors * len(sizes) + 16
+    described = count * (4 + Limits.name + 8 * Limits.dimensions)
+    numbers = vectors * sum(map(_aligned, sizes))
+    return Limits(
+        total=_FIRST.size + described + numbers + 4096,
+        tensor=max(*sizes, 1024),
+        tensors=count,
+    )
 
 
 @dataclass(frozen=True)

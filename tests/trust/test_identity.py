@@ -303,6 +303,18 @@ def test_a_key_that_others_may_read_is_refused_with_the_command_that_mends_it(tm
     read_keys(tmp_path / "keys")
 
 
+def test_a_key_of_another_user_is_refused(tmp_path, monkeypatch):
+    keys = make_keys(tmp_path / "keys")
+    owner = keys.node_path.stat().st_uid or 4711
+    if os.geteuid() == 0:
+        os.chown(keys.node_path, owner, -1)
+    monkeypatch.setattr(keyfiles.os, "geteuid", lambda: owner + 1)
+    with pytest.raises(IdentityError, match="belongs to another user"):
+        read_keys(keys.folder)
+    monkeypatch.setattr(keyfiles.os, "geteuid", lambda: owner)
+    read_keys(keys.folder)
+
+
 def test_a_folder_in_which_others_may_write_is_refused(tmp_path):
     keys = make_keys(tmp_path / "keys")
     keys.folder.chmod(0o770)

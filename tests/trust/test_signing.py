@@ -78,7 +78,7 @@ def test_a_table_counts_for_its_purpose_and_audience_only():
 @pytest.mark.parametrize(
     "change",
     [{"format": 2}, {"format": True}, {"extra": 1}, {"time": "now"}, {"time": 1.0}, {"body": []},
-     {"signature": "?"}, {"key": None}],
+     {"signature": "?"}, {"key": None}, {"nonce": "0\n1 x"}, {"nonce": ""}, {"key": "\n" * 32}],
 )  # fmt: skip
 def test_other_formats_and_fields_are_refused(change):
     with pytest.raises(DataError):

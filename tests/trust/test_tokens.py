@@ -1,10 +1,14 @@
 import hashlib
+import stat
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsys.errors import FedsysError, IdentityError, UsageError
+from fedsys.errors import FedsysError, IdentityError, StorageError, UsageError
+from fedsys.trust.invitations import Invitations
 from fedsys.trust.tokens import Throttle, Token, invite, read_token, redeem
 
 NOW = 1_780_000_000.0
@@ -173,3 +177,56 @@ def test_sources_without_end_take_room_with_an_end():
 def test_a_token_takes_only_its_plain_form():
     with pytest.raises(UsageError):
         Token(("FL.example.org:8443",), "eu", "a", PRINT, bytes(16), 1)
+
+
+# --- the list ------------------------------------------------------------------------------------
+
+
+def test_an_invitation_is_used_up_on_the_disk(tmp_path):
+    path = tmp_path / "invitations"
+    Invitations(path).add(INVITATION)
+    assert TOKEN.code.hex() not in path.read_text()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(IdentityError, match="not valid here"):
+        Invitations(path).redeem("bank-b", TOKEN.code, NOW)
+    with pytest.raises(IdentityError, match="not valid here"):
+        Invitations(path).redeem("bank-a", bytes(16), NOW)
+    assert Invitations(path).redeem("bank-a", TOKEN.code, NOW).used == NOW
+    with pytest.raises(IdentityError, match="used before"):
+        Invitations(path).redeem("bank-a", TOKEN.code, NOW)
+    assert [one.used for one in Invitations(path).all()] == [NOW]
+
+
+def test_a_new_invitation_replaces_the_old_and_a_withdrawn_one_is_gone(tmp_path):
+    invitations = Invitations(tmp_path / "invitations")
+    token, newer = invited()
+    invitations.add(INVITATION)
+    invitations.add(newer)
+    with pytest.raises(IdentityError, match="not valid here"):
+        invitations.redeem("bank-a", TOKEN.code, NOW)
+    assert invitations.withdraw("bank-a") and not invitations.withdraw("bank-a")
+    with pytest.raises(IdentityError, match="not valid here"):
+        invitations.redeem("bank-a", token.code, NOW)
+
+
+def test_of_many_that_redeem_at_once_one_succeeds(tmp_path):
+    path = tmp_path / "invitations"
+    Invitations(path).add(INVITATION)
+    code = (
+        "import sys; from pathlib import Path; from fedsys.errors import IdentityError\n"
+        "from fedsys.trust.invitations import Invitations\n"
+        "try: Invitations(Path(sys.argv[1])).redeem('bank-a', bytes.fromhex(sys.argv[2]), 1.0)\n"
+        "except IdentityError: sys.exit(5)"
+    )
+    arguments = [sys.executable, "-c", code, str(path), TOKEN.code.hex()]
+    tried = [subprocess.Popen(arguments) for _ in range(4)]
+    assert sorted(one.wait(60) for one in tried) == [0, 5, 5, 5]
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"[]", b'{"bank-a":1}', b'{"bank-a":{"bank":"bank-b"}}', b"\xff"]
+)
+def test_a_damaged_list_is_one_line(tmp_path, text):
+    (tmp_path / "invitations").write_bytes(text)
+    with pytest.raises(StorageError, match="invite anew"):
+        Invitations(tmp_path / "invitations").all()

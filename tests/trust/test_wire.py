@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fedsys.errors import DataError
+from fedsys.layout import Layout
 from fedsys.trust import chunks, wire
 from fedsys.trust.wire import Limits, decode, encode
 
@@ -193,6 +194,20 @@ def test_a_declared_size_is_never_allocated(rows, columns, code):
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert most < 100_000
+
+
+def test_limits_of_a_layout_let_its_update_in_and_nothing_larger():
+    layout = Layout(("000.kernel", "001.bias"), ((300, 7), (7,)), 2, np.dtype("float32"))
+    update = layout.named(np.ones(layout.length, np.float32))
+    limits = wire.limits_for(layout)
+    same(
+        {**update, "loss": np.array(0.5)},
+        decode(encode({**update, "loss": np.float64(0.5)}), limits),
+    )
+    with pytest.raises(DataError):
+        decode(encode({**update, "more": np.ones((300, 8), np.float32)}), limits)
+    twice = update | {f"own.{name}": array for name, array in update.items()}
+    decode(encode(twice), wire.limits_for(layout, 2))
 
 
 # --- in pieces -----------------------------------------------------------------------------------
