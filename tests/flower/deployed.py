@@ -1,0 +1,141 @@
+"""Flower's real processes on loopback, with TLS and node keys, for tests."""
+
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+
+from fedsys.flower import supernode
+from fedsys.flower.runtime import Access, DeployedGrid, admit_nodes
+from fedsys.flower.superlink import SuperLink, free_port, supervised
+from fedsys.flower.supernode import SuperNode
+from fedsys.supervision import Supervised
+from fedsys.trust.identity import issue_server, make_authority
+from fedsys.trust.keyfiles import place
+from fedsys.trust.keys import SiteKeys, make_keys
+
+ECHO = Path(__file__).parent / "echo.py"
+WAIT = 60.0
+
+
+def superlink(folder: Path) -> SuperLink:
+    """A server's files, made anew."""
+    authority = make_authority(folder / "authority", "test")
+    identity = issue_server(folder / "server", authority, ["127.0.0.1"])
+    secret = {name: secrets.token_hex(32).encode() for name in ("coordinator", "executor")}
+    place(folder / "secrets", secret)
+    return SuperLink(
+        folder=folder / "flower",
+        port=free_port(),
+        authority=authority.certificate_path,
+        certificate=identity.certificate_path,
+        key=identity.key_path,
+        secret=folder / "secrets" / "coordinator",
+        executor=folder / "secrets" / "executor",
+    )
+
+
+class Bank:
+    """A node and its app. keys: of the node."""
+
+    def __init__(self, folder: Path, server: SuperLink) -> None:
+        self.keys: SiteKeys = make_keys(folder / "keys")
+        place(folder / "secrets", {"executor": secrets.token_hex(32).encode()})
+        self.node = SuperNode(
+            folder=folder / "flower",
+            server=server.address,
+            authority=server.authority,
+            key=self.keys.node_path,
+            executor=folder / "secrets" / "executor",
+            port=free_port(),
+        )
+        self.said: list[str] = []
+
+    @contextmanager
+    def running(self) -> Iterator[Supervised]:
+        with supernode.supervised(self.node, self.said.append) as process, self.app():
+            yield process
+
+    @contextmanager
+    def app(self) -> Iterator[subprocess.Popen[bytes]]:
+        log = open(self.node.folder.parent / "app.log", "ab")
+        command = [sys.executable, str(ECHO), self.node.address, str(self.node.executor)]
+        with log, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log) as app:
+            try:
+                yield app
+            finally:
+                app.kill()
+
+
+class Deployed:
+    """A server, banks, and what was said of them."""
+
+    def __init__(self, folder: Path, banks: int) -> None:
+        self.server = superlink(folder / "coordinator")
+        self.banks = [Bank(folder / f"bank-{number}", self.server) for number in range(banks)]
+        self.said: list[str] = []
+
+    @contextmanager
+    def running(self) -> Iterator[tuple[Supervised, list[Supervised]]]:
+        with ExitStack() as stack:
+            server = stack.enter_context(supervised(self.server, self.said.append))
+            self.admit()
+            yield server, [stack.enter_context(bank.running()) for bank in self.banks]
+
+    @property
+    def access(self) -> Access:
+        return Access.of(self.server)
+
+    def admit(self) -> None:
+        keys = [bank.keys.node_public for bank in self.banks]
+        ids = admit_nodes(self.access, keys)
+        self.nodes = {number: ids[key] for number, key in enumerate(keys)}
+
+    def await_nodes(self, grid: DeployedGrid) -> None:
+        until(lambda: set(self.nodes.values()) <= set(grid.get_node_ids()))
+
+
+def until(happened, seconds: float = WAIT) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, "waited for too long"
+        time.sleep(0.05)
+
+
+def message(node: int, array: np.ndarray, **asked: float) -> Message:
+    content = {"arrays": ArrayRecord({"x": Array(array)}), "asked": ConfigRecord(asked)}
+    return Message(RecordDict(content), node, "train")
+
+
+def alive(pid: int | None) -> bool:
+    """Whether a process is there and not a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def children(pid: int) -> set[int]:
+    """The processes that a process started, and those that they started."""
+    found: set[int] = set()
+    parents = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                parents[int(entry)] = int(
+                    Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1]
+                )
+            except OSError:
+                continue
+    fresh = {pid}
+    while fresh:
+        fresh = {child for child, parent in parents.items() if parent in fresh} - found
+        found |= fresh
+    return found

@@ -1,0 +1,131 @@
+"""Messages between our two ends of Flower's runtime, over its real processes."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("flwr", reason="Flower is not installed")
+
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from fedsys.flower import compat_nodes
+from fedsys.flower.runtime import DeployedGrid, admit_nodes
+from fedsys.trust.keys import make_keys
+from tests.flower.deployed import Deployed, message, until
+
+PATIENCE = 20.0
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory):
+    return Deployed(tmp_path_factory.mktemp("deployed"), banks=2)
+
+
+@pytest.fixture(scope="module")
+def processes(deployed):
+    with deployed.running() as processes:
+        yield processes
+
+
+@pytest.fixture
+def grid(deployed, processes):
+    server = processes[0]
+    with DeployedGrid(deployed.access, deployed.said.append, lambda: server.starts) as grid:
+        deployed.await_nodes(grid)
+        yield grid
+
+
+def answers(grid, deployed, array, **asked):
+    sent = [message(node, array, **asked) for node in deployed.nodes.values()]
+    return grid.send_and_receive(sent, timeout=PATIENCE)
+
+
+def test_every_node_answers_in_every_round(grid, deployed):
+    for round in range(3):
+        replies = answers(grid, deployed, np.full(1000, round, np.float32))
+        assert {reply.metadata.src_node_id for reply in replies} == set(deployed.nodes.values())
+        for reply in replies:
+            np.testing.assert_array_equal(reply.content["arrays"]["x"].numpy(), round + 1)
+
+
+def test_arrays_of_many_pieces_arrive_whole(grid, deployed):
+    sent = np.random.default_rng(0).normal(size=6_000_000).astype(np.float32)  # 24 MB
+    for reply in answers(grid, deployed, sent):
+        np.testing.assert_array_equal(reply.content["arrays"]["x"].numpy(), sent + 1)
+
+
+def test_a_message_whose_node_is_killed_is_reported_lost_and_may_be_sent_again(
+    grid, deployed, processes
+):
+    node, process = deployed.nodes[0], processes[1][0]
+    array = np.zeros(3, np.float32)
+    [name] = grid.push_messages([message(node, array, sleep=PATIENCE)])
+    time.sleep(1)  # let the app have it
+    os.kill(process.pid, signal.SIGKILL)
+    replies = []
+    until(lambda: replies.extend(grid.pull_messages([name])) or replies)
+    assert replies[0].has_error()
+    assert replies[0].metadata.reply_to_message_id == name
+
+
+def test_a_server_that_is_killed_leaves_the_run_and_says_what_may_be_lost(
+    grid, deployed, processes
+):
+    server, run = processes[0], grid.run.run_id
+    sent = message(deployed.nodes[1], np.zeros(3, np.float32), sleep=1.0)
+    names = grid.push_messages([sent])
+    killed = server.pid
+    os.kill(killed, signal.SIGKILL)
+    replies = []
+    until(lambda: replies.extend(grid.pull_messages(names)) or replies)
+    assert server.pid not in (killed, None)
+    if replies[0].has_error():
+        assert "started again" in replies[0].error.reason
+    replies = answers(grid, deployed, np.zeros(3, np.float32))
+    assert all(reply.has_content() for reply in replies)
+    assert grid.run.run_id == run
+
+
+def test_a_run_that_the_server_gave_up_is_begun_anew(grid, deployed):
+    names = grid.push_messages([message(deployed.nodes[1], np.zeros(3, np.float32), sleep=0.5)])
+    before = grid.run.run_id
+    with deployed.access.control() as control:
+        compat_nodes.stop_run(control, before)
+    replies = []
+    until(lambda: replies.extend(grid.pull_messages(names)) or replies)
+    assert replies[0].has_error()
+    assert grid.run.run_id != before
+    assert any("going on with a new one" in line for line in deployed.said)
+    replies = grid.send_and_receive(
+        [message(deployed.nodes[1], np.zeros(3, np.float32))], timeout=PATIENCE
+    )
+    assert replies[0].has_content()
+
+
+def test_a_message_of_a_run_with_foreign_code_is_refused_at_the_bank(
+    deployed, processes, monkeypatch
+):
+    from fedsys.flower import bundle, runtime
+
+    monkeypatch.setattr(bundle, "PROJECT", bundle.PROJECT.replace("1.0.0", "6.6.6"))
+    assert runtime.bundle() != b""
+    with DeployedGrid(deployed.access) as grid:
+        deployed.await_nodes(grid)
+        content = RecordDict({"asked": ConfigRecord({"a": 1})})
+        replies = grid.send_and_receive(
+            [Message(content, deployed.nodes[1], "train")], timeout=PATIENCE
+        )
+    assert replies[0].content["refused"]["why"] == "not ours"
+
+
+def test_a_node_that_may_not_join_is_known_to_no_grid(grid, deployed, tmp_path):
+    keys = [bank.keys.node_public for bank in deployed.banks]
+    stranger = make_keys(tmp_path / "stranger").node_public
+    ids = admit_nodes(deployed.access, [*keys, stranger])
+    assert ids[stranger] not in grid.get_node_ids(), "approved, but not there"
+    admit_nodes(deployed.access, keys)
+    names = grid.push_messages([message(ids[stranger], np.zeros(3, np.float32))])
+    assert grid.pull_messages(names) == [] or grid.pull_messages(names)[0].has_error()

@@ -1,0 +1,152 @@
+"""Children that are kept alive, and end with us."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fedsys.errors import EngineError, IdentityError, NetworkError
+from fedsys.supervision import Supervised
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from fedsys.supervision import end_with_parent
+end_with_parent()
+Path(sys.argv[1]).write_text(str(__import__("os").getpid()))
+time.sleep(600)
+"""
+PARENT = """
+import sys, time
+from pathlib import Path
+from fedsys.supervision import Supervised
+ready = Path(sys.argv[1])
+command = [sys.executable, "-c", sys.argv[2], str(ready)]
+with Supervised("child", lambda: command, ready.with_suffix(".log"),
+                is_ready=lambda pid: ready.exists() and ready.read_text() == str(pid)):
+    print("up", flush=True)
+    time.sleep(600)
+"""
+WAIT = 60.0
+
+
+def until(happened):
+    end = time.monotonic() + WAIT
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def child(place: Path, **options):
+    def is_ready(pid: int) -> bool:
+        return place.exists() and place.read_text() == str(pid)
+
+    command = [sys.executable, "-c", CHILD, str(place)]
+    return Supervised(
+        "child", lambda: command, place.with_suffix(".log"), is_ready=is_ready, **options
+    )
+
+
+def test_a_child_is_ready_when_the_block_begins_and_gone_when_it_ends(tmp_path):
+    with child(tmp_path / "pid") as process:
+        pid = process.pid
+        assert (tmp_path / "pid").read_text() == str(pid)
+        assert alive(pid)
+    assert not alive(pid)
+    assert process.pid is None
+
+
+def test_a_child_that_dies_is_started_again_and_that_is_said(tmp_path):
+    said = []
+    with child(tmp_path / "pid", told=said.append) as process:
+        first = process.pid
+        os.kill(first, signal.SIGKILL)
+        until(lambda: process.starts == 2)
+        process.wait_ready()
+        assert process.pid not in (first, None)
+    assert said == ["child ended (SIGKILL); starting it again"]
+
+
+def test_a_child_can_be_restarted(tmp_path):
+    with child(tmp_path / "pid") as process:
+        first = process.pid
+        process.restart()
+        until(lambda: process.starts == 2)
+        process.wait_ready()
+        assert alive(process.pid)
+        assert not alive(first)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_child_ends_with_its_parent_however_that_ends(tmp_path, number):
+    place = tmp_path / "pid"
+    command = [sys.executable, "-c", PARENT, str(place), CHILD]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as parent:
+        assert parent.stdout.readline() == "up\n"
+        pid = int(place.read_text())
+        assert alive(pid)
+        parent.send_signal(number)
+    until(lambda: not alive(pid))
+
+
+def test_a_child_that_cannot_start_is_an_error_with_its_reason(tmp_path):
+    place = tmp_path / "pid"
+    command = [sys.executable, "-c", "print('no coffee'); raise SystemExit(3)"]
+
+    def process(**options):
+        return Supervised("child", lambda: command, place, is_ready=lambda pid: False, **options)
+
+    with pytest.raises(EngineError, match=r"child: ended by itself \(exit code 3\): see .*pid"):
+        with process():
+            pass
+    why = {"explain": lambda log: NetworkError("none left") if "no coffee" in log else None}
+    with pytest.raises(NetworkError, match="none left"):
+        with process(**why):
+            pass
+
+
+def test_a_start_is_tried_again_where_that_is_wanted(tmp_path):
+    refusals = [IdentityError("not yet"), IdentityError("not yet")]
+
+    def before(stopping):
+        if refusals:
+            raise refusals.pop()
+
+    said = []
+    options = {"before": before, "told": said.append, "patient": lambda error: True}
+    with child(tmp_path / "pid", **options) as process:
+        assert alive(process.pid)
+    assert not refusals
+    assert said == ["not yet; trying again until then"]
+    with pytest.raises(IdentityError, match="for good"):
+        with child(tmp_path / "pid", before=lambda stopping: _raise("for good")):
+            pass
+
+
+def _raise(what):
+    raise IdentityError(what)
+
+
+def test_a_child_that_dies_all_the_time_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("fedsys.supervision.QUICK_DEATHS", 2)
+    place = tmp_path / "pid"
+    command = [sys.executable, "-c", "import time; time.sleep(0.2)"]
+    process = Supervised("child", lambda: command, place, is_ready=lambda pid: True)
+    with process:
+        until(lambda: process.failure is not None)
+        with pytest.raises(EngineError, match="ended by itself"):
+            process.check()
+    assert process.starts == 3
