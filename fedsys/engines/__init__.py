@@ -2,12 +2,13 @@
 
 from fedsys.choices import Family
 from fedsys.engines.choice import EngineChoice, Status
+from fedsys.engines.flower import Flower
 from fedsys.engines.in_process import Compiled
 from fedsys.engines.ray import Ray
 from fedsys.engines.tff import Tff
 from fedsys.errors import EngineError
 
-ENGINES = Family("engine", {"compiled": Compiled, "ray": Ray, "tff": Tff})
+ENGINES = Family("engine", {"compiled": Compiled, "ray": Ray, "flower": Flower, "tff": Tff})
 
 
 def chosen(engine: EngineChoice | str) -> EngineChoice:
@@ -23,4 +24,4 @@ def chosen(engine: EngineChoice | str) -> EngineChoice:
     return choice
 
 
-__all__ = ["ENGINES", "Compiled", "EngineChoice", "Ray", "Status", "Tff", "chosen"]
+__all__ = ["ENGINES", "Compiled", "EngineChoice", "Flower", "Ray", "Status", "Tff", "chosen"]

@@ -42,8 +42,8 @@ class Flower:
 
     @contextmanager
     def open(self, setting: Setting, workers: int | None) -> Iterator[Engine]:
-        from fedsys.flower.simulation import in_process
+        from fedsys.flower.simulation import in_process, on_ray
 
-        workers = workers or os.cpu_count() or 1
-        with in_process(setting, workers) as engine:
+        opened = on_ray if self.backend == "ray" else in_process
+        with opened(setting, workers or os.cpu_count() or 1) as engine:
             yield engine

@@ -1,7 +1,7 @@
 """A client of ours in Flower: instructions in, answers out.
 
     member = Member(3, "eu-credit-7", trainer.layout, strategy, trainer.train)
-    app = client_app(lambda client, context: member)      # a ClientApp for a SuperNode
+    app = client_app(lambda experiment, client, context: member)      # a ClientApp for a SuperNode
 
 `answer` is the same without Flower's process around it: from a message's content, and the records
 that the client keeps between rounds, to the content of the reply.
@@ -24,8 +24,8 @@ from fedsys.flower.messages import (
     Answer,
     Code,
     Instruction,
+    addressee,
     answered,
-    client_of,
     failed,
     read_array,
     read_instruction,
@@ -55,8 +55,9 @@ class Member:
     train: Train
 
 
-MemberOf = Callable[[int, Context], Member]
-"""The member that a node is, from the client's number in an instruction and the node's context."""
+MemberOf = Callable[[str, int, Context], Member]
+"""The member that a node is: from the experiment and the client's number in an instruction, and the
+node's context. Raises PolicyError or DataError where it is none."""
 
 
 def client_app(member_of: MemberOf, failed: Failed = lambda code, error: None) -> ClientApp:
@@ -65,8 +66,8 @@ def client_app(member_of: MemberOf, failed: Failed = lambda code, error: None) -
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        def member(client: int) -> Member:
-            return member_of(client, context)
+        def member(experiment: str, client: int) -> Member:
+            return member_of(experiment, client, context)
 
         return Message(answer(message.content, context.state, member, failed), reply_to=message)
 
@@ -76,17 +77,17 @@ def client_app(member_of: MemberOf, failed: Failed = lambda code, error: None) -
 def answer(
     content: RecordDict,
     kept: RecordDict,
-    member_of: Callable[[int], Member],
+    member_of: Callable[[str, int], Member],
     tell: Failed = lambda code, error: None,
 ) -> RecordDict:
     """The answer to an instruction.
 
     kept: what the client keeps from round to round; is changed in place. member_of: as above,
-    from the client's number alone. tell: is told of an error, of which only a code is sent.
+    without a context. tell: is told of an error, of which only a code is sent.
     """
     instruction: Instruction | None = None
     try:
-        member = member_of(client_of(content))
+        member = member_of(*addressee(content))
         instruction = read_instruction(content, member.layout, member.strategy)
         return _trained(instruction, kept, member)
     except Exception as raised:  # a model of a user's own may raise anything

@@ -220,9 +220,10 @@ def failed(instruction: Instruction | None, code: Code) -> RecordDict:
     return RecordDict({ANSWER: ConfigRecord({**heading, "code": code.name})})
 
 
-def client_of(content: RecordDict) -> int:
-    """The client that an instruction is for. Refused where it does not say."""
-    return _count(_record(content, INSTRUCTION, ConfigRecord), "client", 0)
+def addressee(content: RecordDict) -> tuple[str, int]:
+    """The experiment and the client that an instruction is for. Refused where it does not say."""
+    said = _record(content, INSTRUCTION, ConfigRecord)
+    return _text(said, "experiment"), _count(said, "client", 0)
 
 
 def _heading(instruction: Instruction) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class VirtualClients:
         with Compiled().open(honest, workers) as engine:
             yield cls(setting, engine)  # type: ignore[arg-type]
 
-    def member(self, client: int, context: Any = None) -> Member:
+    def member(self, experiment: str, client: int, context: Any = None) -> Member:
         """One of the clients; every node of a simulation can be any of them."""
         return Member(
             client,

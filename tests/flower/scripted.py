@@ -35,7 +35,7 @@ class Clients:
         self.trained = []  # (round, client), as it happens
         self.app = client_app(self.member, lambda code, error: self.errors.append(error))
 
-    def member(self, client, context=None):
+    def member(self, experiment, client, context=None):
         train = partial(self.train, client)
         return Member(client, self.experiment, LAYOUT, self.strategy, train)
 

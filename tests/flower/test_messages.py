@@ -25,8 +25,8 @@ from fedsys.flower.messages import (
     Answer,
     Broadcast,
     Code,
+    addressee,
     answered,
-    client_of,
     failed,
     read_answer,
     read_array,
@@ -75,7 +75,7 @@ def test_an_instruction_arrives_as_it_was_meant(strategy):
     asked, state = broadcast(strategy)
     content = asked.to(5, own_round=2)
     got = read_instruction(content, LAYOUT, strategy)
-    assert client_of(content) == 5
+    assert addressee(content) == ("digits", 5)
     assert (got.experiment, got.round, got.client, got.own_round) == ("digits", 3, 5, 2)
     assert got.own is None
     np.testing.assert_array_equal(got.anchor, ANCHOR)
@@ -304,7 +304,7 @@ def test_whatever_arrives_is_an_answer_or_refused(records, said, good):
     for read in (
         lambda: read_answer(content, LAYOUT, asked, 5),
         lambda: read_instruction(content, LAYOUT, Scaffold()),
-        lambda: client_of(content),
+        lambda: addressee(content),
     ):
         try:
             got = read()
