@@ -23,6 +23,7 @@ import numpy as np
 from flwr.app import Context, Error, Message, Metadata, RecordDict
 from flwr.serverapp import Grid
 
+from fedsys.errors import UsageError
 from fedsys.flower import compat
 from fedsys.flower.copies import copied, copied_context
 from fedsys.flower.generators import Kept, seed_globals
@@ -37,6 +38,10 @@ NODES, SERVER, CLIENT = 101, 102, 103
 PULL_SECONDS = 1.0
 """How long `pull_messages` waits for replies that are on their way. A loop of push and pull then
 gets the replies of quick clients all at once, in every run the same."""
+
+LOOKS, LOOK_SECONDS = 10, 10.0
+"""An app that looks for nodes so often, over so long, without sending a message, waits for more
+nodes than there are. None will come here, so it is told."""
 
 GONE = (
     "Error: Message Unavailable - The requested message could not be found. It may have expired "
@@ -124,6 +129,8 @@ class InProcessGrid(Grid):
         self._closed = False
         self._busy = 0  # messages that are not answered yet
         self._pushes = 0
+        self._looks: tuple[float, ...] = ()  # when the app looked for nodes since its last push
+        self._home = threading.get_ident()  # other threads may look: Flower's older apps do
         self._numbers = count(1)  # of messages, so that each has an id
         self._server: Kept | None = None  # its generators, while clients run
         self._exit = ExitStack()
@@ -178,7 +185,14 @@ class InProcessGrid(Grid):
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> list[int]:
-        """All nodes, in the order of their partitions."""
+        """All nodes, in the order of their partitions. Raises UsageError where an app waits for
+        more of them, which would never end."""
+        if not self._busy and threading.get_ident() == self._home:
+            self._looks = (*self._looks[: LOOKS - 1], time.monotonic())
+        if len(self._looks) == LOOKS and self._looks[-1] - self._looks[0] > LOOK_SECONDS:
+            raise UsageError(
+                f"the app waits for more nodes than the {len(self._nodes)} there are: --nodes N"
+            )
         return list(self._nodes)
 
     def get_nodes(self) -> list[Any]:
@@ -189,7 +203,7 @@ class InProcessGrid(Grid):
 
         Raises ValueError for a message that is a reply, or has no time to live.
         """
-        tasks, copies = [], _Copies()
+        tasks, copies, self._looks = [], _Copies(), ()
         for message in messages:
             if message.metadata.reply_to_message_id or message.metadata.ttl <= 0:
                 raise ValueError(f"Invalid message: {message}")

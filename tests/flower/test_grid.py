@@ -11,6 +11,7 @@ pytest.importorskip("flwr", reason="Flower is not installed")
 
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
+from fedsys.errors import UsageError
 from fedsys.flower import grid as grid_module
 from fedsys.flower.grid import InProcessGrid
 
@@ -335,3 +336,21 @@ def test_many_messages_cost_little_memory_and_none_is_lost():
             replies = grid.send_and_receive(messages(grid))
             assert [metrics(reply)["partition"] for reply in replies] == list(range(1000))
         assert not grid._tasks and not grid._waiters and not grid._ready
+
+
+def test_an_app_that_waits_for_more_nodes_than_there_are_is_told(monkeypatch):
+    monkeypatch.setattr(grid_module, "LOOK_SECONDS", 0.05)
+    with InProcessGrid(partition, 2) as grid:
+        for _ in range(20):  # it may look as often as it likes while it works
+            grid.get_node_ids()
+            grid.send_and_receive(messages(grid))
+            time.sleep(0.005)
+        with pytest.raises(UsageError, match="more nodes than the 2 there are: --nodes"):
+            wait_for_nodes(grid, 3)
+
+
+def wait_for_nodes(grid, wanted):
+    for _ in range(100):
+        if len(grid.get_node_ids()) >= wanted:
+            return
+        time.sleep(0.01)

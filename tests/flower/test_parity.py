@@ -24,7 +24,7 @@ CASES = {  # name: nodes, configuration without randomness of the clients
     "everything": (9, {}),
     "quickstart_numpy": (4, {"fraction-train": 1.0, "shuffle": False}),
     "quickstart_sklearn": (4, {}),
-    "quickstart_keras": (4, {"shuffle": False, "num-server-rounds": 2}),
+    "quickstart_keras": (2, {"shuffle": False, "num-server-rounds": 2}),
 }
 
 

@@ -22,13 +22,8 @@ def main(grid: Grid, context: Context) -> None:
     model = load_model()
     arrays = ArrayRecord(model.get_weights())
 
-    # Every node takes part, so wait for all of them
-    strategy = FedAvg(
-        fraction_train=fraction_train,
-        min_train_nodes=4,
-        min_evaluate_nodes=4,
-        min_available_nodes=4,
-    )
+    # Start strategy, run FedAvg until num_rounds is reached
+    strategy = FedAvg(fraction_train=fraction_train)
     result = strategy.start(
         grid=grid, initial_arrays=arrays, num_rounds=num_rounds, evaluate_fn=global_evaluate
     )
