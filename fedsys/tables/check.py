@@ -195,7 +195,8 @@ def _name_findings(names: Sequence[str], schema: Schema) -> list[Finding]:
     elif extra:
         some = ", ".join(shown[name] for name in extra[:_NAMES])
         more = ", …" if len(extra) > _NAMES else ""
-        said = f"{len(extra)} columns are not in the schema and ignored: {some}{more}"
+        are = "1 column is" if len(extra) == 1 else f"{len(extra)} columns are"
+        said = f"{are} not in the schema and ignored: {some}{more}"
         findings.append(Finding(WARNING, "extra-column", None, len(extra), said))
     return findings
 

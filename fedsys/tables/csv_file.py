@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn
 
 from fedsys.errors import DataError
-from fedsys.tables.sources import Chunk, chunk_rows, first_of_each
+from fedsys.tables.sources import Chunk, chunk_rows, first_of_each, turned
 
 if TYPE_CHECKING:
     from _csv import Reader
@@ -63,10 +63,9 @@ class CsvFile:
                     rows, lines = _take(reader, size, width, self.path)
                     if not rows:
                         return
-                    cells = list(zip(*rows, strict=True))
-                    columns = {name: cells[at] for name, at in zip(wanted, positions, strict=True)}
-                    yield Chunk(start, len(rows), columns, lines)
+                    yield Chunk(start, len(rows), turned(rows, wanted, positions), lines)
                     start += len(rows)
+                    del rows  # before as many are read again
             except csv.Error as error:
                 _raise_bad_line(self.path, reader.line_num, error)
 

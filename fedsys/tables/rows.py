@@ -56,7 +56,9 @@ def batches(source: Source, columns: Sequence[Column], schema: Schema) -> Iterat
             column.name: read_cells(chunk.columns[column.name], column, spellings)
             for column in columns
         }
-        yield Batch(chunk.start, chunk.rows, cells, chunk.lines)
+        batch = Batch(chunk.start, chunk.rows, cells, chunk.lines)
+        del chunk, cells  # the raw cells, before others are read
+        yield batch
 
 
 def usable(source: Source, schema: Schema) -> Iterator[Rows]:

@@ -16,7 +16,7 @@ from typing import Protocol
 from fedsys.errors import DataError
 from fedsys.tables.cells import Raw
 
-CELLS = 2**18
+CELLS = 2**17
 """Cells in a chunk, about: some ten megabytes while they are texts."""
 
 ROWS = 2**14
@@ -117,6 +117,14 @@ def _open_file(text: str) -> Source:
 def chunk_rows(columns: int) -> int:
     """Rows in a chunk of so many columns; not too many of few columns, which may be long texts."""
     return min(ROWS, max(1, CELLS // max(1, columns)))
+
+
+def turned(
+    rows: Sequence[Sequence[object]], wanted: Sequence[str], positions: Sequence[int]
+) -> dict[str, Raw]:
+    """Columns of the rows: the wanted ones, which stand at the positions."""
+    columns = list(zip(*rows, strict=True))
+    return {name: columns[at] for name, at in zip(wanted, positions, strict=True)}
 
 
 def first_of_each(names: Sequence[str], wanted: Sequence[str]) -> list[int]:

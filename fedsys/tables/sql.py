@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from fedsys.errors import DataError
 from fedsys.tables.query_text import read_query
-from fedsys.tables.sources import Chunk, chunk_rows, first_of_each
+from fedsys.tables.sources import Chunk, chunk_rows, first_of_each, turned
 from fedsys.tables.sql_errors import connecting, querying
 
 if TYPE_CHECKING:
@@ -73,10 +73,9 @@ class Database:
                     rows = result.fetchmany(size)
                 if not rows:
                     return
-                cells = list(zip(*rows, strict=True))
-                columns = {name: cells[at] for name, at in zip(wanted, positions, strict=True)}
-                yield Chunk(start, len(rows), columns)
+                yield Chunk(start, len(rows), turned(rows, wanted, positions))
                 start += len(rows)
+                del rows  # before as many are read again
 
 
 def open_database(address: str, query: str | Path | None) -> Database:
@@ -105,16 +104,19 @@ def _asked(url: URL, name: str, query: str, size: int) -> Iterator[CursorResult[
                 result = asked.exec_driver_sql(query)
             yield result
         finally:
-            _close(connection)
+            _close(connection, url.get_backend_name())
     finally:
         engine.dispose()
 
 
-def _close(connection: Connection) -> None:
+def _close(connection: Connection, backend: str) -> None:
     """Rolls back. A connection that is lost has nothing to roll back."""
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
+        if backend in ("mysql", "mariadb"):
+            # Its drivers read all rows that are left before they roll back.
+            connection.invalidate()
         connection.close()
     except SQLAlchemyError:
         connection.invalidate()

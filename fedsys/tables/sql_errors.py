@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 _CONNECT = (
     (
         r"password|authentication|access denied",
-        "user or password is refused; mend the address, or set PGPASSWORD or ~/.pgpass",
+        "user or password is refused; mend the address (PostgreSQL also reads PGPASSWORD and "
+        "~/.pgpass)",
     ),
     (
         r"resolve host|translate host|name or service not known|unknown.*host|nodename",
@@ -84,9 +85,9 @@ def _meaning(error: Exception) -> str:
         return "the user may not read this; ask for the right to SELECT"
     if code.startswith("42"):
         primary = getattr(getattr(cause, "diag", None), "message_primary", None)
-        return f"the database does not take the query: {primary or words[:200]}"
+        return f"the database does not take the query: {primary or _last(cause)}"
     if code in _MYSQL_NAMES:
-        return f"the database does not take the query: {str(cause.args[-1])[:200]}"
+        return f"the database does not take the query: {_last(cause)}"
     if type(cause).__module__ == "sqlite3" and _SQLITE_NAMES.match(words):
         return f"the database does not take the query: {words[:200]}"
     if "not a database" in words:
@@ -99,6 +100,11 @@ def _meaning(error: Exception) -> str:
         return "the connection to the database was lost; try again"
     kind = f"SQLSTATE {code}" if code else type(cause).__name__
     return f"the database ended the query ({kind})"
+
+
+def _last(cause: Exception) -> str:
+    """What a driver says after its number."""
+    return " ".join(str(cause.args[-1] if cause.args else cause).split())[:200]
 
 
 def _code(cause: object) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-ROOM = 48  # MiB that a process may take beyond what it has once all is imported
+ROOM = 56  # MiB that a process may take beyond what it has once all is imported
 ROWS, COLUMNS = 200_000, 40
 
 LIMITED = """
