@@ -48,8 +48,10 @@ class _Failures:
     seen: set[tuple[str, Place]] = field(default_factory=set)
 
     def __call__(self, position: int, error: BaseException) -> None:
+        from fedsys.flower.nodes import text_of
+
         place = place_of(error, self.project.folder)
-        said = f"{type(error).__name__}: {error} ({place})"
+        said = f"{type(error).__name__}: {text_of(error)} ({place})"
         self.count += 1
         self.first = self.first or f"node {position}: {said}"
         log = logging.getLogger("flwr")

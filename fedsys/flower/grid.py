@@ -11,10 +11,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 from uuid import UUID
@@ -25,12 +24,10 @@ from flwr.serverapp import Grid
 
 from fedsys.errors import UsageError
 from fedsys.flower import compat
-from fedsys.flower.copies import copied, copied_context
+from fedsys.flower.copies import copied
 from fedsys.flower.generators import Kept, seed_globals
+from fedsys.flower.nodes import ClientAppCall, Clients, Failed, Node, Task, now
 from fedsys.randomness import hashed
-
-ClientAppCall = Callable[[Message, Context], Message]
-Failed = Callable[[int, BaseException], None]
 
 NODES, SERVER, CLIENT = 101, 102, 103
 """What a random number is for, apart from the purposes of `fedsys.randomness`."""
@@ -47,36 +44,6 @@ GONE = (
     "Error: Message Unavailable - The requested message could not be found. It may have expired "
     "due to its TTL, been pulled before, or never existed."
 )
-
-
-@dataclass(eq=False)
-class _Node:
-    """A node, and what waits for it."""
-
-    position: int
-    context: Context
-    waiting: deque[_Task] = field(default_factory=deque)
-    asked: int = 0  # messages so far
-
-
-@dataclass(eq=False)
-class _Task:
-    """A message on its way to a node, or its reply on the way back."""
-
-    metadata: Metadata
-    content: RecordDict
-    node: _Node
-    seed: int = 0
-    reply: Message | None = None
-
-    @property
-    def expired(self) -> bool:
-        return self.left <= 0
-
-    @property
-    def left(self) -> float:
-        """Seconds until nobody waits for the reply any more."""
-        return float(self.metadata.created_at + self.metadata.ttl - time.time())
 
 
 @dataclass(eq=False)
@@ -109,19 +76,19 @@ class InProcessGrid(Grid):
         run_config: dict[str, Any] | None = None,
         failed: Failed | None = None,
     ) -> None:
-        self._app, self._seed, self._workers = client_app, seed, workers
+        self._seed, self._workers = seed, workers
         self._run_config = dict(run_config or {})
-        self._failed = failed
+        self._clients = Clients(client_app, self._run_config, failed)
         drawn = hashed(seed, NODES, np.arange(nodes + 1)) >> np.uint64(1)  # fit a signed integer
         run_id, *ids = (int(number) for number in drawn)
         self._run = compat.new_run(run_id)
-        self._since = _now()
+        self._since = now()
         self._nodes = {
-            node_id: _Node(position, self._context(node_id, position, nodes))
+            node_id: Node(position, self._context(node_id, position, nodes))
             for position, node_id in enumerate(ids)
         }
-        self._tasks: dict[str, _Task] = {}
-        self._ready: deque[_Node] = deque()
+        self._tasks: dict[str, Task] = {}
+        self._ready: deque[Node] = deque()
         self._waiters: list[_Waiter] = []
         self._lock = threading.Lock()
         self._work_there = threading.Condition(self._lock)
@@ -132,6 +99,7 @@ class InProcessGrid(Grid):
         self._looks: tuple[float, ...] = ()  # when the app looked for nodes since its last push
         self._home = threading.get_ident()  # other threads may look: Flower's older apps do
         self._numbers = count(1)  # of messages, so that each has an id
+        self._defect: BaseException | None = None
         self._server: Kept | None = None  # its generators, while clients run
         self._exit = ExitStack()
         self._exit.enter_context(compat.identity(run_id))
@@ -218,11 +186,11 @@ class InProcessGrid(Grid):
                 continue
             name = str(UUID(int=(self._seed % 2**32 << 64) + next(self._numbers)))
             compat.name_message(message, name)
-            tasks.append(_Task(compat.shallow(message.metadata), copies.of(message.content), node))
+            tasks.append(Task(compat.shallow(message.metadata), copies.of(message.content), node))
         self._enqueue(tasks)
         return [task.metadata.message_id for task in tasks]
 
-    def _enqueue(self, tasks: list[_Task]) -> None:
+    def _enqueue(self, tasks: list[Task]) -> None:
         with self._lock:
             for task in tasks:
                 task.seed = task.node.asked
@@ -268,6 +236,7 @@ class InProcessGrid(Grid):
     def _wait(self, ids: list[str], seconds: float | None) -> None:
         """Waits for replies to all of these, until the first of them expires, or so long."""
         with self._lock:
+            self._check()
             known = [self._tasks[name] for name in ids if name in self._tasks]
             open_ = [task for task in known if task.reply is None]
             if not open_ or len(known) < len(ids):
@@ -278,6 +247,11 @@ class InProcessGrid(Grid):
         waiter.done.wait(max(min(*limits, threading.TIMEOUT_MAX), 0))
         with self._lock:
             self._waiters.remove(waiter)
+            self._check()
+
+    def _check(self) -> None:
+        if self._defect is not None:
+            raise self._defect
 
     def _pulled(self, ids: Iterable[str]) -> dict[str, Message]:
         found: dict[str, Message] = {}
@@ -308,18 +282,26 @@ class InProcessGrid(Grid):
     # --- what the nodes do -----------------------------------------------------------------------
 
     def _work(self) -> None:
-        while (task := self._next()) is not None:
-            reply = None if task.expired else self._reply(task)
+        try:
+            while (task := self._next()) is not None:
+                if self._workers == 1:
+                    seed_globals(task.seed)
+                reply = None if task.expired else self._clients.reply(task)
+                with self._lock:
+                    self._answered(task, reply)
+        except BaseException as error:  # a defect of ours: whoever waits must hear of it
             with self._lock:
-                self._answered(task, reply)
+                self._defect = error
+                for waiter in self._waiters:
+                    waiter.done.set()
 
-    def _next(self) -> _Task | None:
+    def _next(self) -> Task | None:
         with self._lock:
             while not self._ready and not self._closed:
                 self._work_there.wait()
             return None if self._closed else self._ready.popleft().waiting[0]
 
-    def _answered(self, task: _Task, reply: Message | None) -> None:
+    def _answered(self, task: Task, reply: Message | None) -> None:
         """Notes a reply and lets the node's next message go. The lock is held."""
         identifier = task.metadata.message_id
         task.reply = reply
@@ -337,37 +319,6 @@ class InProcessGrid(Grid):
             if not waiter.missing:
                 waiter.done.set()
 
-    def _reply(self, task: _Task) -> Message:
-        """Runs the client. Whatever it does to its message and its context is its own affair."""
-        if self._workers == 1:
-            seed_globals(task.seed)
-        message = compat.twin(task.metadata, copied(task.content))
-        message.metadata.delivered_at = _now()
-        context = copied_context(task.node.context)
-        try:
-            reply = self._app(message, context)
-            if not isinstance(reply, Message):
-                raise TypeError(
-                    f"a ClientApp returns a Message, and this returned {type(reply).__name__}"
-                )
-            if context.run_config != self._run_config:
-                raise _ConfigChanged(
-                    "The `run_config` field of the `Context` object cannot be modified "
-                    f"(run_id: {self._run.run_id})."
-                )
-        except (Exception, SystemExit) as error:
-            if self._failed is not None:
-                self._failed(task.node.position, error)
-            asked = compat.built_message(task.metadata, RecordDict())
-            reason = f"{type(error)}:<'{error}'>"
-            reply = Message(Error(code=_code(error), reason=reason), reply_to=asked)
-        else:
-            task.node.context = context
-            if reply.has_content():
-                reply = compat.twin(reply.metadata, copied(reply.content))
-        compat.name_message(reply, f"reply-{task.metadata.message_id}")
-        return reply
-
     def _begin_clients(self) -> None:
         """Puts the server's generators aside."""
         self._server = Kept.now()
@@ -379,10 +330,6 @@ class InProcessGrid(Grid):
         if self._server is not None:
             self._server.put_back(_drawn(self._seed, SERVER, self._pushes))
             self._server = None
-
-
-class _ConfigChanged(ValueError):
-    """A client wrote into its run config."""
 
 
 class _Copies:
@@ -397,13 +344,7 @@ class _Copies:
         return self._made[id(content)][1]
 
 
-def _code(error: BaseException) -> int:
-    if isinstance(error, SystemExit):
-        return int(compat.APP_CRASHED)
-    return int(compat.UNKNOWN if isinstance(error, _ConfigChanged) else compat.APP_RAISED)
-
-
-def _seed(tasks: list[_Task], seed: int) -> None:
+def _seed(tasks: list[Task], seed: int) -> None:
     """Gives each task its seed, from its node and how many messages the node had before."""
     nodes = np.array([task.node.position for task in tasks], np.int64)
     asked = np.array([task.seed for task in tasks], np.int64)
@@ -413,10 +354,6 @@ def _seed(tasks: list[_Task], seed: int) -> None:
 
 def _drawn(*parts: int) -> int:
     return int(hashed(*parts)) % 2**32
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat()
 
 
 def server_seed(seed: int) -> int:

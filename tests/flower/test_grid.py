@@ -189,8 +189,33 @@ def test_what_ends_a_client_is_an_error_reply_of_its_kind():
     assert "returned NoneType" in replies[1].error.reason
     assert "run_config" in replies[2].error.reason
     assert metrics(replies[4]) == {"ok": 1}
-    assert told == [(1, "SystemExit"), (1, "TypeError"), (1, "_ConfigChanged")]
+    assert told == [(1, "SystemExit"), (1, "TypeError"), (1, "ConfigChanged")]
     assert run_config == {"lr": 0.5}
+
+
+def test_an_exception_that_cannot_say_what_it_is_is_a_reply_too():
+    class Mute(Exception):
+        def __str__(self):
+            raise RuntimeError("never")
+
+    def failing(message, context):
+        raise Mute
+
+    with InProcessGrid(failing, 2) as grid:
+        replies = grid.send_and_receive(messages(grid))
+    assert [reply.error.code for reply in replies] == [2, 2]
+    assert "Mute" in replies[0].error.reason
+
+
+def test_a_defect_beside_the_client_is_raised_and_nobody_waits_for_ever():
+    def broken(position, error):
+        raise LookupError("a defect")
+
+    with InProcessGrid(lambda *_: None, 2, failed=broken) as grid:
+        with pytest.raises(LookupError, match="a defect"):
+            grid.send_and_receive(messages(grid))
+        with pytest.raises(LookupError, match="a defect"):
+            grid.send_and_receive(messages(grid))
 
 
 def test_replies_are_pulled_once_and_unknown_ids_are_said_to_be_gone():
