@@ -26,7 +26,6 @@ def place(folder: Path, files: Mapping[str, bytes]) -> None:
         make_private(folder.parent)
         part.mkdir(mode=0o700)
         try:
-            part.chmod(0o700)
             for name, data in files.items():
                 _write(part / name, data)
             _sync(part)
@@ -95,7 +94,6 @@ def _whole(data: bytes, path: Path) -> bytes:
 def _write(path: Path, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "wb") as file:
-        os.fchmod(descriptor, 0o600)
         file.write(data)
         file.flush()
         os.fsync(descriptor)

@@ -1,5 +1,3 @@
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,19 +7,9 @@ from fedsys.errors import PolicyError
 from fedsys.trust import canonical
 from fedsys.trust.architecture import build, check, specify
 from fedsys.trust.layer_kinds import KINDS
+from tests.edge import zoo
 
-HERE = Path(__file__).parent
-
-
-def module(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
-
-
-networks, zoo = module(HERE / "networks.py"), module(HERE.parent / "edge" / "zoo.py")
+from . import networks
 
 
 def travelled(model: Any) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
@@ -174,6 +174,19 @@ def test_only_the_pinned_authority_is_believed(authority, tmp_path):
     server = issue_server(tmp_path / "server", authority, ["a.example"], NOW).certificate
     with pytest.raises(IdentityError, match="no authority's certificate"):
         pinned(pem(server), certificate_fingerprint(server), NOW)
+
+
+@pytest.mark.parametrize("basic", [x509.BasicConstraints(ca=False, path_length=None), None])
+def test_a_certificate_that_signed_itself_is_no_authority(authority, basic):
+    name = x509.Name([])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name)
+    builder = builder.public_key(authority.key.public_key()).serial_number(1)
+    builder = builder.not_valid_before(day(-1)).not_valid_after(day(1))
+    if basic:
+        builder = builder.add_extension(basic, critical=True)
+    certificate = builder.sign(authority.key, hashes.SHA384())
+    with pytest.raises(IdentityError, match="no authority's certificate"):
+        pinned(pem(certificate), certificate_fingerprint(certificate), NOW)
 
 
 def test_a_fingerprint_is_the_one_that_openssl_prints(authority):
