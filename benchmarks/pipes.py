@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,18 +20,25 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Worker:
-    """A process that runs `python -m module arguments` and calls `serve`."""
+    """A process that runs `python -m module arguments` and calls `serve`.
 
-    def __init__(self, module: str, *arguments: str) -> None:
+    python: the command for Python, this one if not given. alone: in a session of its own, where a
+    Ctrl-C of the terminal does not reach it.
+    """
+
+    def __init__(
+        self, module: str, *arguments: str, python: Sequence[str] = (), alone: bool = False
+    ) -> None:
         self._what = " ".join([module, *arguments])
         self._said = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [*(python or [sys.executable]), "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
             text=True,
             cwd=ROOT,
+            start_new_session=alone,
             env={"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ},
         )
 

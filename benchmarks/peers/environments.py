@@ -43,8 +43,8 @@ def installed(name: str) -> bool:
     return mark.exists() and mark.read_text() == _digest(name)
 
 
-def remedy(name: str) -> str:
-    """The command that makes an environment."""
+def command(name: str) -> str:
+    """What makes an environment."""
     return f"python -m benchmarks.peers --install {name}"
 
 

@@ -1,9 +1,9 @@
 """Flower's simulation: its `FedAvg` and a ClientApp on Ray, with an actor a core.
 
-A SuperNode for each client; the strategy sends a round to the plan's cohort. An actor keeps its model
-and reads its rows from mapped files, as whoever wants speed does; the documentation's first example
-builds and loads them anew for each message. Ways: `fit`, `keras.Model.fit` as in the documentation;
-`graph`, an epoch of the client in one `tf.function`.
+A SuperNode for each client; the strategy sends a round to the plan's cohort. An actor keeps its
+model and reads its rows from mapped files, as whoever wants speed does; the documentation's first
+example builds and loads them anew for each message. Ways: `fit`, `keras.Model.fit` as in the
+documentation; `graph`, an epoch of the client in one `tf.function`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from benchmarks.pipes import serve
 
 @functools.cache
 def training(folder: str, way: str) -> tuple[Federation, Callable[..., list[np.ndarray]]]:
-    """The federation and how a client of it is trained; kept by an actor from message to message."""
+    """The federation and how a client of it is trained; kept by an actor for later messages."""
     import keras
     import tensorflow as tf
 

@@ -1,9 +1,10 @@
 """pfl-research with PyTorch: `FederatedAveraging` over `SimulatedBackend`.
 
 Ways: `one`, one process with all cores; `many`, a process a core with one thread each, among which
-pfl divides the cohort and adds up by `torch.distributed`, as under torchrun. Weights are turned from
-Keras's layout to PyTorch's and back: filters, and the rows of the kernel after a flattening.
+pfl divides the cohort and adds up by `torch.distributed`, as under torchrun. Weights are turned
+from Keras's layout to PyTorch's and back: filters, and the rows of the kernel after a flattening.
 """
+# ruff: noqa: E402 - importing pfl waits for the other processes
 
 from __future__ import annotations
 

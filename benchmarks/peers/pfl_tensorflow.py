@@ -28,39 +28,9 @@ from pfl.hyperparam import NNTrainHyperParams
 from pfl.model.tensorflow import TFModel
 
 from benchmarks.peers.federation import Federation, answer
+from benchmarks.peers.networks import network
 
 keras = tf.keras
-layers = keras.layers
-
-
-def network(federation: Federation) -> keras.Model:
-    """The workload's network in the Keras that pfl is written for."""
-
-    def dropout(rate: float) -> list:
-        return [layers.Dropout(rate)] if federation.dropout else []
-
-    found = {
-        "logistic": list,
-        "2nn": lambda: [layers.Dense(200, activation="relu") for _ in range(2)],
-        "convolution": lambda: [
-            layers.Conv2D(8, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(16, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Flatten(),
-        ],
-        "cifar": lambda: [
-            layers.Conv2D(32, 3, activation="relu"),
-            layers.Conv2D(64, 3, activation="relu"),
-            layers.MaxPooling2D(),
-            *dropout(0.25),
-            layers.Flatten(),
-            layers.Dense(128, activation="relu"),
-            *dropout(0.5),
-        ],
-    }
-    body = found[federation.name]()
-    return keras.Sequential([keras.Input(federation.shape), *body, layers.Dense(10)])
 
 
 class Pfl:
@@ -69,7 +39,7 @@ class Pfl:
     def __init__(self, federation: Federation, way: str) -> None:
         self._federation = federation
         self._round = 0
-        self._network = network(federation)
+        self._network = network(keras, federation)
         self._network.set_weights(federation.weights)
         self._network.compile(
             keras.optimizers.SGD(federation.rate),

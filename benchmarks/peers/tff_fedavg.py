@@ -12,38 +12,7 @@ import tensorflow as tf
 import tensorflow_federated as tff
 
 from benchmarks.peers.federation import Federation, answer
-
-layers = tf.keras.layers
-
-
-def network(federation: Federation) -> tf.keras.Model:
-    """The workload's network in the Keras that TFF is written for."""
-
-    def dropout(rate: float) -> list:
-        return [layers.Dropout(rate)] if federation.dropout else []
-
-    found = {
-        "logistic": list,
-        "2nn": lambda: [layers.Dense(200, activation="relu") for _ in range(2)],
-        "convolution": lambda: [
-            layers.Conv2D(8, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(16, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Flatten(),
-        ],
-        "cifar": lambda: [
-            layers.Conv2D(32, 3, activation="relu"),
-            layers.Conv2D(64, 3, activation="relu"),
-            layers.MaxPooling2D(),
-            *dropout(0.25),
-            layers.Flatten(),
-            layers.Dense(128, activation="relu"),
-            *dropout(0.5),
-        ],
-    }
-    body = found[federation.name]()
-    return tf.keras.Sequential([layers.InputLayer(federation.shape), *body, layers.Dense(10)])
+from benchmarks.peers.networks import network
 
 
 class Tff:
@@ -59,13 +28,13 @@ class Tff:
         loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         if way == "functional":
             model = tff.learning.models.functional_model_from_keras(
-                lambda: network(federation), loss, specification
+                lambda: network(tf.keras, federation), loss, specification
             )
         else:
 
             def model() -> tff.learning.models.VariableModel:
                 return tff.learning.models.from_keras_model(
-                    network(federation), loss, specification
+                    network(tf.keras, federation), loss, specification
                 )
 
         self._process = tff.learning.algorithms.build_weighted_fed_avg(
