@@ -105,8 +105,9 @@ PEERS = (
         "pfl-torch",
         ("many", "one"),
         ("pfl", "torch"),
-        note="`many` needs a cohort of at least as many clients as cores. Float32 sums in another order: on CIFAR a pooling whose two largest values are all "
-        "but equal may choose the other. In float64 its weights are TensorFlow's to 1e-14.",
+        note="`many` needs at least as many clients a round as cores. Float32 sums in another "
+        "order: on CIFAR a pooling whose two largest values are all but equal may choose the "
+        "other. In float64 its weights are TensorFlow's to 1e-14.",
         target=20,
     ),
     Peer(
