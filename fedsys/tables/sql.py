@@ -37,6 +37,7 @@ _PACKAGES = {
     "cx_Oracle": "cx_Oracle",
 }
 _PATIENCE = 10  # seconds for a database to answer at all
+_NAMES_ONLY = 0  # rows asked for where the names of the columns are all that is wanted
 _READ_ONLY = {
     "mysql": "SET SESSION TRANSACTION READ ONLY",
     "mariadb": "SET SESSION TRANSACTION READ ONLY",
@@ -85,7 +86,7 @@ def open_database(address: str, query: str | Path | None) -> Database:
     if query is None:
         raise DataError(f"query: {name} is a database; give a query, or a .sql file that holds it")
     text = read_query(query)
-    with _asked(url, name, text, 1) as result:
+    with _asked(url, name, text, _NAMES_ONLY) as result:
         return Database(name, tuple(_names(result)), url, text)
 
 
@@ -96,27 +97,27 @@ def _asked(url: URL, name: str, query: str, size: int) -> Iterator[CursorResult[
     try:
         with connecting(name, url):
             connection = engine.connect()
+        result = None
         try:
             with querying(name):
-                _only_read(connection, url.get_backend_name())
+                _only_read(connection, url.get_backend_name(), size)
                 # Without parameters, so that no % or : in the query is taken for one.
-                asked = connection.execution_options(yield_per=size, no_parameters=True)
+                asked = connection.execution_options(yield_per=max(1, size), no_parameters=True)
                 result = asked.exec_driver_sql(query)
             yield result
         finally:
-            _close(connection, url.get_backend_name())
+            _close(connection, result)
     finally:
         engine.dispose()
 
 
-def _close(connection: Connection, backend: str) -> None:
+def _close(connection: Connection, result: CursorResult[Any] | None) -> None:
     """Rolls back. A connection that is lost has nothing to roll back."""
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        if backend in ("mysql", "mariadb"):
-            # Its drivers read all rows that are left before they roll back.
-            connection.invalidate()
+        if result is not None:
+            result.close()
         connection.close()
     except SQLAlchemyError:
         connection.invalidate()
@@ -129,11 +130,14 @@ def _names(result: CursorResult[Any]) -> list[str]:
     return [str(entry[0]) for entry in description]
 
 
-def _only_read(connection: Connection, backend: str) -> None:
+def _only_read(connection: Connection, backend: str, size: int) -> None:
     if backend == "postgresql":
         connection.execution_options(postgresql_readonly=True)
     elif backend in _READ_ONLY:
         connection.exec_driver_sql(_READ_ONLY[backend])
+    if backend in ("mysql", "mariadb") and size == _NAMES_ONLY:
+        # Its drivers read all that is left of a result before they end it.
+        connection.exec_driver_sql("SET SESSION sql_select_limit = 1")
 
 
 def _url(address: str) -> URL:
