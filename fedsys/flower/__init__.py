@@ -10,11 +10,19 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 if TYPE_CHECKING:
     from fedsys.flower.apps import AppRun, run_app
+    from fedsys.flower.engine import GridEngine
     from fedsys.flower.grid import InProcessGrid
+    from fedsys.flower.strategy import Strategy
 
-__all__ = ["AppRun", "InProcessGrid", "run_app"]
+__all__ = ["AppRun", "GridEngine", "InProcessGrid", "Strategy", "run_app"]
 
-_PLACES = {"AppRun": "apps", "InProcessGrid": "grid", "run_app": "apps"}
+_PLACES = {
+    "AppRun": "apps",
+    "GridEngine": "engine",
+    "InProcessGrid": "grid",
+    "Strategy": "strategy",
+    "run_app": "apps",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -187,11 +187,15 @@ def descendants(pid):
 
 
 def actors(pid):
-    return {
-        one
-        for one in descendants(pid)
-        if b"ClientAppActor" in Path(f"/proc/{one}/cmdline").read_bytes()
-    }
+    """Those of them that are Flower's actors."""
+    return {one for one in descendants(pid) if b"ClientAppActor" in command(one)}
+
+
+def command(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def test_flowers_simulation_comes_to_the_same_and_an_actor_that_dies_is_told():
