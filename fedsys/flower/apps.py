@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsys.errors import EngineError, FedsysError, TrainingError, UsageError
-from fedsys.flower.loading import Place, load, place_of
+from fedsys.flower.loading import Place, load, place_of, quiet_imports
 from fedsys.flower.project import Project
 from fedsys.runs import new_folder
 from fedsys.storage import storing, write_atomic
@@ -149,9 +149,10 @@ def _run(
     from fedsys.flower.grid import InProcessGrid, server_seed
 
     with _explained(project, place, "is loaded"), load(project) as found, seeded(server_seed(seed)):
-        client_app = found("clientapp", project.client_app, ClientApp)
-        server_app = found("serverapp", project.server_app, ServerApp)
-        found.frameworks()
+        with quiet_imports():
+            client_app = found("clientapp", project.client_app, ClientApp)
+            server_app = found("serverapp", project.server_app, ServerApp)
+            found.frameworks()
         with InProcessGrid(
             client_app,
             nodes,

@@ -9,7 +9,10 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import os
+import re
 import sys
+import tempfile
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +25,10 @@ from fedsys.flower.project import Project
 
 FRAMEWORKS = ("keras", "tensorflow", "torch")
 """Frameworks with global generators of their own."""
+
+
+NOISE = re.compile(rb"WARNING: All log messages before absl|[IWE]\d{4} \d\d:\d\d:")
+"""How lines begin that TensorFlow's native code writes while it is imported, whatever one sets."""
 
 
 @dataclass(frozen=True, order=True)
@@ -90,6 +97,25 @@ class Loader:
             if name in wanted and name not in sys.modules:
                 with suppress(ImportError):
                     importlib.import_module(name)
+
+
+@contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Keeps native noise off standard error while frameworks are imported; the rest follows."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            for line in file:
+                if not NOISE.match(line):
+                    os.write(2, line)
 
 
 def _check_module(name: str, said: str, folder: Path) -> None:

@@ -259,6 +259,13 @@ def test_a_module_of_the_same_name_that_is_loaded_stays_what_it_is(cli, small, m
     assert sys.modules["server_app"] is other
 
 
+def test_what_an_app_says_while_it_is_loaded_is_shown_but_not_native_noise(cli, small):
+    lines = ["mine", "I0000 00:00:17.2 1 port.cc:153] oneDNN", "W0000 00:00:1.2 x"]
+    above = f"import os\nfor line in {lines}: os.write(2, (line + chr(10)).encode())\n"
+    done = cli("simulate", "--app", small(above=above), "--quiet")
+    assert done.code == 0 and done.err == "mine\n"
+
+
 def test_json_tells_what_came_of_it(cli, small):
     done = cli("simulate", "--app", small(), "--json", "--quiet", "--seed", 9)
     assert done.err == ""
