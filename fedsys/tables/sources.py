@@ -84,6 +84,11 @@ def open_source(source: str | Path, query: str | Path | None = None) -> Source:
         from fedsys.tables.sql import open_database
 
         return open_database(text, query)
+    if "@" in text and not os.path.lexists(text):  # mistyped, perhaps with its password
+        raise DataError(
+            "source: this is neither a file nor an address of a database; write one like "
+            "postgresql+psycopg://user@host:5432/name"
+        )
     if query is not None:
         raise DataError(
             f"source: a query is for a database, and {text!r} is a file; leave the query out"
