@@ -92,6 +92,21 @@ def test_arrays_come_back_and_nothing_is_left(played):
     assert not child.folder.exists()
 
 
+def test_what_runs_under_a_keeper_has_no_network_but_its_own(played):
+    """TFF's worker listens on every address that it has."""
+    names = "np.array([name for _, name in socket.if_nameindex()])"
+    answer = (
+        f"send(channel, {{'names': {names}, 'space': np.array(os.readlink('/proc/self/ns/net'))}})"
+    )
+    with played(answer=answer) as child:
+        child.start()
+        told = child.ask("round 1", {"x": np.zeros(1)})
+        if "no network of its own" in (child.folder / process.LOG).read_text():
+            pytest.skip("this system lets nobody make a network")
+        assert told["names"].tolist() == ["lo"]
+        assert str(told["space"]) != os.readlink("/proc/self/ns/net")
+
+
 def test_a_large_message_arrives_whole(played):
     large = np.random.default_rng(0).normal(size=3_000_000)
     with played() as child:

@@ -180,7 +180,7 @@ def _run(
     ended.unlink(missing_ok=True)
     with open(log) as lines:
         lines.seek(0, os.SEEK_END)
-        kept = Kept(command, log=log, ended=ended, removed=part, variables=QUIET)
+        kept = Kept(command, log=log, ended=ended, removed=part, network=True, variables=QUIET)
         try:
             said, running = "", True
             while running:

@@ -22,7 +22,8 @@ class Kept:
 
     log: file for all that it says. It has no pipe: what a command leaves running would hold it
     open. ended: file for its exit code. removed: folder to remove if this process dies.
-    descriptors: handed on to the command. variables: its environment, beside this one's without
+    descriptors: handed on to the command. network: whether it may have more of one than loopback,
+    where the system can tell. variables: its environment, beside this one's without
     what is meant for this Python; `child` can be imported there.
     """
 
@@ -34,15 +35,17 @@ class Kept:
         ended: Path,
         removed: Path,
         descriptors: Sequence[int] = (),
+        network: bool = False,
         variables: Mapping[str, str] | None = None,
     ) -> None:
         ours = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+        reach = "all" if network else "loopback"
         numbers = ",".join(map(str, descriptors))
         begin = [sys.executable, "-S", "-E", keeper.__file__, str(os.getpid())]
         self._ended = ended
         with open(log, "ab") as file:
             self._keeper = subprocess.Popen(
-                [*begin, str(ended), str(removed), numbers, *command],
+                [*begin, str(ended), str(removed), numbers, reach, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,

@@ -1,19 +1,25 @@
 """Runs a command and sees to it that nothing of it outlives its end, or the end of who asked.
 
-    keeper.py PARENT ENDED REMOVED DESCRIPTORS COMMAND...
+    keeper.py PARENT ENDED REMOVED DESCRIPTORS NETWORK COMMAND...
 
 TensorFlow Federated starts a `worker_binary` that goes on after its own process has died. So the
 keeper leads a session of its own, in which all of them are. It waits for the command to end or for
 the process PARENT to be gone, and then kills the whole group, itself included; whoever wants the
 command's exit code reads it in the file ENDED. The folder REMOVED goes where the parent is gone,
 for nobody else will remove it. DESCRIPTORS ("5,6", may be empty) are handed on to the command.
+NETWORK is "all" or "loopback": the worker listens on every address of the machine, and does what
+anybody tells it, so it gets a network of its own wherever the system lets us make one.
 """
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import os
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,6 +27,10 @@ from typing import NoReturn
 
 WATCH = 0.2
 """Seconds between two looks at the parent."""
+
+NEW_USER, NEW_NETWORK = 0x10000000, 0x40000000
+SET_FLAGS, UP = 0x8914, 1
+"""Numbers of Linux: of what `unshare` is to make anew, and of how an interface is turned on."""
 
 
 def keep(
@@ -43,6 +53,38 @@ def keep(
     end()
 
 
+def confine() -> bool:
+    """Leaves this process, and all it starts, no network but loopback; whether that could be done.
+
+    Tried in another process first: a system may allow the first half, and not the second.
+    """
+    probe = os.fork()
+    if probe == 0:
+        try:
+            _to_loopback()
+        except (OSError, AttributeError):
+            os._exit(1)
+        os._exit(0)
+    if os.waitpid(probe, 0)[1]:
+        return False
+    _to_loopback()
+    return True
+
+
+def _to_loopback() -> None:
+    """Moves this process to a new network. OSError where it may not, AttributeError elsewhere than
+    on Linux."""
+    user, group = os.getuid(), os.getgid()
+    if ctypes.CDLL(None).unshare(NEW_USER | NEW_NETWORK):
+        raise OSError
+    rights = {"setgroups": "deny", "uid_map": f"{user} {user} 1", "gid_map": f"{group} {group} 1"}
+    for name, text in rights.items():
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+    with socket.socket() as any_socket:
+        fcntl.ioctl(any_socket, SET_FLAGS, struct.pack("16sH14x", b"lo", UP))
+
+
 def end() -> NoReturn:
     """Ends the group, this process included."""
     os.killpg(0, signal.SIGKILL)
@@ -50,5 +92,7 @@ def end() -> NoReturn:
 
 
 if __name__ == "__main__":
-    parent, ended, removed, descriptors, *command = sys.argv[1:]
+    parent, ended, removed, descriptors, network, *command = sys.argv[1:]
+    if network == "loopback" and not confine():
+        print("keeper: no network of its own is to be had: the worker's port is open", flush=True)
     keep(int(parent), ended, removed, [int(d) for d in descriptors.split(",") if d], command)
