@@ -84,3 +84,38 @@ def test_which_the_same_room_does_not_hold_at_once(files, kind):
     done = limited(files, kind, AT_ONCE)
     assert done.returncode != 0
     assert "MemoryError" in done.stderr or "realloc" in done.stderr or "alloc" in done.stderr
+
+
+MEASURED = """
+import re, sys
+from pathlib import Path
+from fedsys.tables import Preparation, open_source, prepare, read_schema, summarise
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+source, schema = open_source(sys.argv[1]), read_schema(Path(sys.argv[2]))
+preparation = Preparation.derive(schema, summarise(source, schema))
+before = peak()
+inputs = prepare(source, schema, preparation).inputs
+print(peak() - before, inputs.nbytes, int(inputs.sum()))
+"""
+
+
+def test_prepared_rows_are_not_there_twice(tmp_path):
+    """One column of 250 categories becomes 100 MB of inputs; a second copy would show."""
+    names = [f"k{number}" for number in range(250)]
+    codes = np.random.default_rng(0).integers(0, 250, 100_000)
+    table = pd.DataFrame({"k": np.array(names)[codes], "y": codes % 2})
+    table.to_csv(tmp_path / "rows.csv", index=False)
+    (tmp_path / "schema.toml").write_text(
+        '[label]\ncolumn = "y"\nclasses = "binary"\n[columns.k]\ntype = "category"\n'
+        f"categories = {names}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, tmp_path / "rows.csv", tmp_path / "schema.toml"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    grown, result, ones = map(int, done.stdout.split())
+    assert result == 100_000 * 250 * 4 and ones == 100_000
+    assert grown < 1.5 * result
