@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -84,7 +85,7 @@ def _read(path: Path, known: Iterable[Head], entries: list[Entry]) -> Verdict:
         before = _Pieces(0, b"")
         entries.append(entry)
         last = entry.head
-    if before.data.endswith(b"\n") or len(before.data) > LONGEST:
+    if before.data and not before.may_be_torn():
         return Verdict(len(entries), last, torn, _foreign(before))
     beyond = max((number for number in held if number > last.number), default=None)
     fault = None
@@ -104,6 +105,26 @@ class _Pieces:
     def and_(self, line: int, text: bytes) -> _Pieces:
         # More than two lines' worth is no torn line, and is not kept.
         return _Pieces(self.line or line, (self.data + text)[: 3 * LONGEST])
+
+    def may_be_torn(self) -> bool:
+        """Whether a kill can have left them at the end of a file: beginnings of entries.
+
+        What begins a new line after them may have been torn, too, after its very first byte.
+        """
+        if len(self.data) > 2 * LONGEST:
+            return False
+        pieces = self.data.split(b"\n")
+        return all(_begins_an_entry(piece) for piece in pieces[:-1])
+
+
+def _begins_an_entry(piece: bytes) -> bool:
+    """Whether bytes are the beginning of an entry's line and not all of it."""
+    start = b'{"details":{'
+    try:
+        json.loads(piece)
+    except (ValueError, RecursionError):
+        return piece[: len(start)] == start[: len(piece)] and bool(piece)
+    return False
 
 
 def _unexplained(before: _Pieces, entry: Entry, line: int) -> Fault | None:
