@@ -246,6 +246,28 @@ def test_no_value_of_the_data_is_ever_in_a_report(place, table, extra):
         assert MARK not in said
 
 
+LINES = st.lists(
+    st.lists(st.sampled_from(["1", "Ulm", "40", "yes", "", '"', "x\ny", "1e99", "é"]), max_size=7)
+    .map(",".join),
+    max_size=6,
+)  # fmt: skip
+
+
+@given(st.sampled_from([COLUMNS, COLUMNS[:3], (*COLUMNS, "age"), ("", "x")]), LINES)
+@settings(max_examples=200, deadline=None)
+def test_any_lines_are_a_report_or_one_line(place, header, lines):
+    path = place / "lines.csv"
+    path.write_text("\n".join([",".join(header), *lines]))
+    schema = schema_of(SCHEMA)
+
+    def attempt():
+        report = check(open_source(path), schema)
+        assert report.code == 3  # too few, at the least
+        assert report.rows <= sum(map(len, lines)) + len(lines)
+
+    assert "\n" not in told(attempt)
+
+
 @given(tables())
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_what_passes_the_check_can_be_used_and_what_does_not_cannot(place, table):

@@ -213,6 +213,36 @@ def test_decimals_and_truth_of_sql(address):
     assert isinstance(chunk.columns["x"][0], (float, Decimal))
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sql") / "whole.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE t (a INTEGER, b TEXT)")
+    rows = [(number, f"Zq{number}" * 9) for number in range(200)]
+    connection.executemany("INSERT INTO t VALUES (?, ?)", rows)
+    connection.commit()
+    connection.close()
+    return path.parent, path.read_bytes()
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_damaged_database_is_rows_or_one_line(whole, data):
+    folder, content = whole
+    damaged = bytearray(content)
+    for _ in range(data.draw(st.integers(1, 8))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    path = folder / "damaged.db"
+    path.write_bytes(bytes(damaged[: data.draw(st.integers(0, len(damaged)) | st.just(99_999))]))
+
+    def attempt():
+        for chunk in open_source(f"sqlite:///{path}", "SELECT * FROM t").chunks(["a", "b"]):
+            assert len(chunk.columns["a"]) == chunk.rows
+
+    said = told(attempt)
+    assert "\n" not in said and "Zq" not in said
+
+
 @given(st.text(max_size=40) | st.text("select';-/*\"$x \n", max_size=40))
 def test_any_text_is_a_query_or_one_line(text):
     assert "\n" not in told(lambda: read_query(text.replace(".sql", "")))
