@@ -20,7 +20,7 @@ from fedsys.errors import EngineError, FedsysError, TrainingError, UsageError
 from fedsys.flower.loading import Place, load, place_of, quiet_imports
 from fedsys.flower.project import Project
 from fedsys.runs import new_folder
-from fedsys.storage import storing, write_atomic
+from fedsys.storage import not_written, storing, write_atomic
 
 LOG = "log.txt"
 TRACEBACK = "traceback.txt"
@@ -205,13 +205,24 @@ def _keep(place: Path, error: BaseException) -> None:
     write_atomic(place / TRACEBACK, [text.encode()])
 
 
+class _LogFile(logging.FileHandler):
+    """A log that says in one line what the disk refused, and ends the run."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        raise not_written(Path(self.baseFilename), error) from error
+
+
 @contextmanager
 def _logged(path: Path, quiet: bool) -> Iterator[None]:
     """Flower's log, to the terminal as Flower shows it, and all of it into a file."""
     from fedsys.flower import compat
 
     with storing(path):
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("flwr")
     shown = compat.console_handlers()
@@ -226,7 +237,8 @@ def _logged(path: Path, quiet: bool) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-        handler.close()
+        with storing(path):
+            handler.close()
         for each, level, stream, colored in before:
             each.setLevel(level)
             each.setStream(stream)

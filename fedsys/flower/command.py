@@ -68,6 +68,6 @@ def refuse_without_app(run_config: Sequence[str], nodes: int | None) -> None:
 def _seed(text: str | None) -> int:
     if text is None:
         return 0
-    if not text.isdecimal():
-        raise UsageError(f"--seed {text}: is no whole number")
+    if not (text.isascii() and text.isdecimal() and int(text) < 2**63):
+        raise UsageError(f"--seed {text}: is no whole number from 0 to 2^63 - 1")
     return int(text)

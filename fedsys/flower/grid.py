@@ -95,6 +95,8 @@ class InProcessGrid(Grid):
         self._threads: list[threading.Thread] = []
         self._closed = False
         self._busy = 0  # messages that are not answered yet
+        self._running: dict[str, threading.Thread] = {}  # ids of those at a client, and where
+        self._stuck: set[str] = set()  # and of those that outlasted a timeout
         self._pushes = 0
         self._looks: tuple[float, ...] = ()  # when the app looked for nodes since its last push
         self._home = threading.get_ident()  # other threads may look: Flower's older apps do
@@ -119,7 +121,7 @@ class InProcessGrid(Grid):
             self._closed = True
             self._ready.clear()
             self._work_there.notify_all()
-            idle = not self._busy
+            idle = not self._busy  # what hangs has no thread in the list any more
         if idle:
             for thread in self._threads:
                 thread.join()
@@ -205,11 +207,15 @@ class InProcessGrid(Grid):
                 task.node.waiting.append(task)
                 if len(task.node.waiting) == 1:
                     self._ready.append(task.node)
-            while len(self._threads) < min(self._workers, self._busy):
-                thread = threading.Thread(target=self._work, daemon=True, name="fedsys-node")
-                self._threads.append(thread)
-                thread.start()
+            self._man()
             self._work_there.notify(len(tasks))
+
+    def _man(self) -> None:
+        """Sees to it that there are threads for the work. The lock is held."""
+        while len(self._threads) < min(self._workers, self._busy):
+            thread = threading.Thread(target=self._work, daemon=True, name="fedsys-node")
+            self._threads.append(thread)
+            thread.start()
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """The replies that are there, each once; an error for ids that are unknown or too old."""
@@ -231,7 +237,25 @@ class InProcessGrid(Grid):
             missing = [identifier for identifier in ids if identifier not in found]
             self._wait(missing, None if end is None else end - time.monotonic())
             found.update(self._pulled(missing))
+        if len(found) < len(ids):
+            self._give_up()
         return [found[identifier] for identifier in ids if identifier in found]
+
+    def _give_up(self) -> None:
+        """After a timeout: clients that are still at work get no successor's turn any longer.
+
+        Their threads end with them, and others take over, so that one client that hangs does not
+        keep the rest from working, as with Flower.
+        """
+        with self._lock:
+            late = self._running.keys() - self._stuck
+            self._stuck |= late
+            self._busy -= len(late)
+            for identifier in late:
+                self._threads.remove(self._running[identifier])
+            self._man()
+            if not self._busy:
+                self._end_clients()
 
     def _wait(self, ids: list[str], seconds: float | None) -> None:
         """Waits for replies to all of these, until the first of them expires, or so long."""
@@ -288,7 +312,8 @@ class InProcessGrid(Grid):
                     seed_globals(task.seed)
                 reply = None if task.expired else self._clients.reply(task)
                 with self._lock:
-                    self._answered(task, reply)
+                    if self._answered(task, reply):
+                        return
         except BaseException as error:  # a defect of ours: whoever waits must hear of it
             with self._lock:
                 self._defect = error
@@ -299,18 +324,28 @@ class InProcessGrid(Grid):
         with self._lock:
             while not self._ready and not self._closed:
                 self._work_there.wait()
-            return None if self._closed else self._ready.popleft().waiting[0]
+            if self._closed:
+                return None
+            task = self._ready.popleft().waiting[0]
+            self._running[task.metadata.message_id] = threading.current_thread()
+            return task
 
-    def _answered(self, task: Task, reply: Message | None) -> None:
-        """Notes a reply and lets the node's next message go. The lock is held."""
+    def _answered(self, task: Task, reply: Message | None) -> bool:
+        """Notes a reply and lets the node's next message go. The lock is held.
+
+        Returns whether another thread took over in the meantime.
+        """
         identifier = task.metadata.message_id
+        late = identifier in self._stuck
+        self._running.pop(identifier, None)
+        self._stuck.discard(identifier)
         task.reply = reply
         task.node.waiting.popleft()
         if task.node.waiting:  # one message at a time touches a node's state
             self._ready.append(task.node)
             self._work_there.notify()
-        self._busy -= 1
-        if not self._busy and not self._closed:
+        self._busy -= not late
+        if not self._busy and not late and not self._closed:
             self._end_clients()
         if reply is None or task.expired:
             self._tasks.pop(identifier, None)
@@ -318,6 +353,7 @@ class InProcessGrid(Grid):
             waiter.missing.discard(identifier)
             if not waiter.missing:
                 waiter.done.set()
+        return late
 
     def _begin_clients(self) -> None:
         """Puts the server's generators aside."""

@@ -169,6 +169,7 @@ def test_an_experiments_options_are_refused_by_name(cli, small):
     cli("simulate", "--app", folder, "--set", "a=1", "--epochs", 1).refused(2, "--set, --epochs")
     cli("simulate", "--app", folder, "--resume", "x").refused(2, "--resume")
     cli("simulate", "--app", folder, "--seed", "x").refused(2, "--seed x")
+    cli("simulate", "--app", folder, "--seed", 2**64).refused(2, "--seed 18446744073709551616")
     cli("simulate", "--run-config", "a=1").refused(2, "--run-config", "--app")
     cli("simulate", "--nodes", 3).refused(2, "--nodes", "--app")
 
@@ -276,6 +277,12 @@ def test_json_tells_what_came_of_it(cli, small):
 def test_a_place_that_cannot_be_written(cli, small, tmp_path):
     (tmp_path / "full").write_text("")
     cli("simulate", "--app", small(), "--out", "full").refused(9, "full", "cannot be written")
+
+
+def test_a_disk_that_is_full_ends_it_in_one_line(nursery):
+    for room in (300, 1200):
+        child = nursery.run("simulate", "--app", NUMPY, "--quiet", room=room)
+        child.refused(9, "cannot be written", "make room there")
 
 
 @pytest.mark.parametrize("where", ["in_client", "in_server"])

@@ -344,6 +344,33 @@ def test_clients_draw_from_seeded_global_generators_and_the_server_does_not_noti
     assert server == (random.random(), float(np.random.rand()))
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_client_that_hangs_keeps_nobody_else_from_working(monkeypatch, workers):
+    gate, hanging = threading.Event(), range(workers)
+
+    def sticky(message, context):
+        if context.node_config["partition-id"] in hanging:
+            gate.wait(60)
+        return counting(message, context)
+
+    random.seed(1)
+    with InProcessGrid(sticky, 5, workers=workers) as grid:
+        nodes = grid.get_node_ids()
+        first = messages(grid)
+        assert grid.send_and_receive(first, timeout=0.2) == []
+        (reply,) = grid.send_and_receive([Message(content(), nodes[4], "train")], timeout=60)
+        assert metrics(reply)["n"] == 2  # the first round's message came before
+        others = Message(content(), nodes[0], "train"), Message(content(), nodes[3], "train")
+        assert len(grid.send_and_receive(others, timeout=0.2)) == 1
+        gate.set()
+        monkeypatch.setattr(grid_module, "PULL_SECONDS", 60.0)
+        late = grid.pull_messages([message.metadata.message_id for message in first])
+        assert [metrics(reply)["n"] for reply in late] == [1] * 5
+        assert len(grid.send_and_receive(messages(grid))) == 5
+        assert not grid._stuck and not grid._running and not grid._busy
+        assert len(grid._threads) == workers
+
+
 def test_closing_does_not_wait_for_a_client_that_hangs():
     gate = threading.Event()
     try:
