@@ -22,7 +22,6 @@ from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
-from flwr.simulation import run_simulation
 
 from fedsys.errors import EngineError, FedsysError
 from fedsys.flower.actor import TROUBLE, virtual_app
@@ -38,6 +37,10 @@ PARENT = os.getppid()
 
 def main() -> None:
     """Runs Flower's simulation, whose ServerApp does as it is told, until it is ended."""
+    # Flower would take seconds to import it, to look for a GPU; this process needs none.
+    sys.modules["tensorflow"] = None  # type: ignore[assignment]
+    from flwr.simulation import run_simulation
+
     folder, channel, life = sys.argv[1], Connection(int(sys.argv[2])), int(sys.argv[3])
     clients, workers = int(sys.argv[4]), int(sys.argv[5])
     threading.Thread(target=_end_with, args=(life, folder), daemon=True).start()

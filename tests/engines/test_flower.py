@@ -28,6 +28,8 @@ from fedsys.task import Examples, Task
 from ..federations import linear_model
 from .processes import eventually, gone, running
 
+LONG = 300.0  # seconds that Ray may take on a busy machine
+
 SIZES = (7, 13, 1, 0, 22, 5)
 STRATEGIES = ("fedavg", "fedprox:0.5", "fedadam:0.05", "scaffold")
 
@@ -220,7 +222,7 @@ def test_flowers_simulation_comes_to_the_same_and_an_actor_that_dies_is_told():
         os.kill(simulation.pid, signal.SIGKILL)
         with pytest.raises(EngineError, match=r"round 1: Flower's simulation was killed \(SIGKILL"):
             states(setting_of(seed=2), last)
-    assert eventually(lambda: all(map(gone, begun)))
+    assert eventually(lambda: all(map(gone, begun)), LONG)
     assert log.read_text() and os.listdir(log.parent) == [log.name]
     log.unlink()
     log.parent.rmdir()
@@ -240,11 +242,11 @@ def test_nothing_is_left_of_a_simulation_whose_owner_is_killed():
         assert owner.stdout is not None
         folder = Path(owner.stdout.readline().strip())
         assert folder.is_dir()
-        assert eventually(lambda: actors(owner.pid))
+        assert eventually(lambda: actors(owner.pid), LONG)
         begun = descendants(owner.pid)
         time.sleep(0.2)
     finally:
         owner.kill()
         owner.wait()
-    assert eventually(lambda: all(map(gone, begun)))
-    assert eventually(lambda: not folder.exists())
+    assert eventually(lambda: all(map(gone, begun)), LONG)
+    assert eventually(lambda: not folder.exists(), LONG)

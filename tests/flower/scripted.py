@@ -7,15 +7,20 @@ from functools import partial
 from uuid import uuid4
 
 import numpy as np
+import pytest
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedsys.admission import Update
 from fedsys.clients.trainer import Trained
+from fedsys.engine import Work
 from fedsys.flower import compat
 from fedsys.flower.client import Member, client_app
+from fedsys.flower.engine import GridEngine
+from fedsys.flower.mail import Waiting
 from fedsys.layout import Layout
 from fedsys.rounds import begin
+from fedsys.strategies import FedAvg
 
 LAYOUT = Layout(("000.kernel", "001.bias", "002.mean"), ((3, 2), (2,), (4,)), 2, np.dtype("f4"))
 RUN = 7
@@ -126,3 +131,42 @@ class ScriptedGrid(Grid):
             if self.delay[name] < 0:
                 found += self.replies.pop(name, [])
         return self.order(found)
+
+
+WEIGHTS = [7.0, 13.0, 1.0, 0.0, 22.0]
+
+SOON = Waiting(deadline=0.3, poll=0.01)
+
+
+@pytest.fixture(autouse=True)
+def identity():
+    with compat.identity(RUN):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def short_retries(monkeypatch):
+    monkeypatch.setattr("fedsys.flower.mail.RETRY", 0.02)
+
+
+def engine(clients, grid, **options):
+    return GridEngine(
+        grid,
+        LAYOUT,
+        clients.strategy,
+        clients.enrolled,
+        **{"experiment": "test", "node_of": grid.node_of, **options},
+    )
+
+
+def one_round(script=None, strategy=None, cohort=range(5), **options):
+    """The aggregate of a round, and the clients."""
+    clients = Clients(strategy or FedAvg(), WEIGHTS)
+    grid = ScriptedGrid(clients.app, 5, script)
+    state = clients.begin()
+    work = Work(1, np.array(cohort), state.weights, state.server, state.memory)
+    return engine(clients, grid, **options).run(work), clients, grid
+
+
+def reasons(aggregate):
+    return {refusal.client: (refusal.reason, refusal.detail) for refusal in aggregate.refused}
