@@ -122,8 +122,9 @@ def _out(function: Any) -> Any:
 @click.option("--workers", type=click.IntRange(1), metavar="N",
               help="Threads, or workers of the engine [all cores].")  # fmt: skip
 @click.option("--app", type=click.Path(path_type=Path), metavar="DIR",
-              help="Run this Flower app as it is, instead of an experiment.")  # fmt: skip
-@click.option("--run-config", multiple=True, metavar="KEY=VALUE",
+              help="Run this Flower app as it is, instead of an experiment; --workers is 1 "
+                   "then, since several make what clients draw unrepeatable.")  # fmt: skip
+@click.option("--run-config", "-c", multiple=True, metavar="KEY=VALUE",
               help="Of the app's own configuration, as for flwr run. Repeatable.")  # fmt: skip
 @click.option("--nodes", type=click.IntRange(1), metavar="N",
               help="Virtual nodes for the app [as its pyproject.toml says, else 2].")  # fmt: skip
