@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 
 from fedsys.local import OPTIMIZERS
@@ -9,6 +10,14 @@ from fedsys.strategies import STRATEGIES
 from fedsys.trust import architecture as architectures
 from fedsys.trust.jobs import Job
 
+# Whoever opened the job held it against bounds of their own.
+_NO_BOUNDS = architectures.Bounds(
+    layers=sys.maxsize,
+    inputs=sys.maxsize,
+    parameters=sys.maxsize,
+    activations=sys.maxsize,
+    work=sys.maxsize,
+)
 _OBJECTIVES = {
     "classes": "cross entropy over classes",
     "binary": "logistic loss of a yes or no",
@@ -19,7 +28,7 @@ _OBJECTIVES = {
 def describe(job: Job) -> str:
     """The job in plain words, a line each; nothing in it but what the job says."""
     terms, layout = job.terms, job.layout
-    size = architectures.check(job.architecture, architectures.Bounds(parameters=layout.length))
+    size = architectures.check(job.architecture, _NO_BOUNDS)
     vectors = 2 if terms.strategy.remembers else 1
     number = layout.dtype.itemsize
     moved = number * (layout.length + (vectors - 1) * layout.parameters)

@@ -109,7 +109,7 @@ def read_token(text: str) -> Token:
     if strange:
         place = len(PREFIX) + strange.start() + 1
         raise IdentityError(f"token: no token has its character number {place}: {_ASK}")
-    whole = encoded[: len(encoded) // 4 * 4 + (len(encoded) % 4 if len(encoded) % 4 > 1 else 0)]
+    whole = encoded[:-1] if len(encoded) % 4 == 1 else encoded  # one more holds no byte
     data = base64.urlsafe_b64decode(whole + "=" * (-len(whole) % 4))
     if len(data) < _HEAD:
         raise IdentityError(f"token: cut after {len(text)} characters: {_ASK}")

@@ -152,7 +152,7 @@ def test_a_line_put_in_or_overwritten_is_named(log, number, text):
     assert fault(log) == (number + 1, Kind.EDITED)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_no_changed_byte_goes_unnoticed(tmp_path_factory, data):
     log = opened(tmp_path_factory.mktemp("log") / "audit.jsonl", lines=4)
@@ -181,7 +181,7 @@ def test_any_file_is_read_to_its_first_fault(tmp_path_factory, texts):
 # --- kills ---------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_a_kill_in_mid_write_is_closed_off_and_no_fault(tmp_path_factory, data):
     log = opened(tmp_path_factory.mktemp("log") / "audit.jsonl", lines=3)

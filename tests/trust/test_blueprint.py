@@ -224,7 +224,7 @@ def test_any_value_anywhere_is_a_size_or_a_policy_error(path, value):
     assert all(min(shape) > 0 for shape in size.shapes)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data())
 def test_sizes_that_are_allowed_are_those_that_keras_builds(data):
     whole = st.integers(1, 4)
