@@ -63,9 +63,12 @@ class Arrays:
         if unknown:
             raise Refused(Reason.EXTRA, str(unknown[0])[:80])
         begun = self.layout.named(start)
+        shapes = dict(zip(self.layout.names, self.layout.shapes, strict=True))
         with np.errstate(over="ignore", invalid="ignore"):  # the gate looks for what is not finite
             return {
-                name: np.asarray(self._read(name, array) - begun[name], self.layout.dtype)
+                name: np.asarray(
+                    self._read(name, array, shapes[name]) - begun[name], self.layout.dtype
+                )
                 for name, array in record.items()
             }
 
@@ -74,8 +77,8 @@ class Arrays:
         tensors = self.layout.named(vector)
         return ArrayRecord({name: Array(self._typed(name, tensors[name])) for name in self.order})
 
-    def _read(self, name: str, array: Array) -> np.ndarray:
-        own, shape = self.dtypes[name], begun_shape(self.layout, name)
+    def _read(self, name: str, array: Array, shape: tuple[int, ...]) -> np.ndarray:
+        own = self.dtypes[name]
         for dtype in (own, *FLOATS) if own.kind == "f" else (own,):
             try:
                 return read_array(name, array, dtype, shape).astype(np.float64)
@@ -92,8 +95,3 @@ class Arrays:
             limits = np.iinfo(own)
             value = np.clip(np.rint(value), limits.min, limits.max)
         return np.ascontiguousarray(value.astype(own))
-
-
-def begun_shape(layout: Layout, name: str) -> tuple[int, ...]:
-    """The shape of a tensor by its name."""
-    return layout.shapes[layout.names.index(name)]

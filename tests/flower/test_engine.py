@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -114,6 +115,22 @@ def test_large_answers_are_pulled_a_few_at_a_time(monkeypatch):
     state = clients.begin()
     got = engine(clients, grid).run(Work(1, np.arange(9), state.weights, state.server, {}))
     assert len(got.admitted) == 9 and max(asked) == 2
+
+
+def test_an_answer_that_is_counted_is_let_go(monkeypatch):
+    monkeypatch.setattr("fedsys.flower.mail.PULLED", 1)
+    clients = Clients(Scaffold(), np.ones(20))
+    grid = ScriptedGrid(clients.app, 20)
+    state, alive, most = clients.begin(), [], []
+
+    def check(client, content):
+        alive.append(ref(content))
+        most.append(sum(one() is not None for one in alive))
+
+    got = engine(clients, grid, check=check).run(
+        Work(1, np.arange(20), state.weights, state.server, {})
+    )
+    assert len(got.admitted) == len(most) == 20 and max(most) <= 2
 
 
 def test_three_rounds_come_to_what_numpy_says():
