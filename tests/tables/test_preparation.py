@@ -153,7 +153,7 @@ def test_a_preparation_of_another_schema_is_refused(schema, preparation):
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_change_of_a_preparation_is_one_line_or_another_preparation(data):
     schema = schema_of(SCHEMA)
     whole = Preparation.derive(schema, summarise(Memory(people(60)), schema))
