@@ -123,10 +123,10 @@ def test_a_node_that_is_lost_amid_a_round_loses_nothing(cluster, tmp_path, caplo
 
 
 def test_clients_that_end_every_worker_are_named(cluster):
-    given = setting(faults=Poison(), cohort=10)
+    given = setting(faults=Poison(), cohort=5)
     with (
         pytest.raises(EngineError, match=r"round 1: 3 workers died one after another of .*\b4\b"),
-        on_ray(cluster, given) as engine,
+        on_ray(cluster, given, 1) as engine,
     ):
         states(given, engine)
 

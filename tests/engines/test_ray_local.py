@@ -50,6 +50,12 @@ def members(group):
     return {number: one[0] for number, one in all_processes().items() if one[3] == group}
 
 
+def title(process):
+    with suppress(OSError):
+        return Path(f"/proc/{process}/cmdline").read_text()
+    return ""
+
+
 def listening(processes):
     """Addresses, as the kernel has them in hexadecimal, on which the processes listen."""
     inodes = set()
@@ -110,15 +116,27 @@ def test_a_killed_run_leaves_no_process_and_no_file(nursery):
     assert not [path for path in made if path.exists()]
 
 
-def test_ctrl_c_ends_a_round_and_twice_ends_all_at_once(nursery):
+def test_ctrl_c_ends_the_run_after_a_round_and_all_of_ray_with_it(nursery):
     child, folder, group = under_way(nursery)
-    child.kill(signal.SIGSTOP)  # so that no round ends between the two
     child.kill(signal.SIGINT)
-    child.kill(signal.SIGCONT)
     outcome = child.wait()
     assert outcome.code == 130 and "go on with --resume" in outcome.err, outcome.err
     assert "Traceback" not in outcome.err and not members(group)
     assert Run(folder).facts["status"] == "stopped"
+
+
+def test_ctrl_c_twice_ends_all_at_once_amid_a_round(nursery):
+    child = nursery.start("simulate", "--engine", "ray", *ENDLESS, "--epochs", 200_000)
+    until(lambda: group_of_foreman(child.pid))
+    group = group_of_foreman(child.pid)
+    until(lambda: any(title(process).startswith("ray::Worker.run") for process in members(group)))
+    child.kill(signal.SIGINT)
+    time.sleep(1.0)
+    assert group in members(group), "one Ctrl-C lets the round end"
+    child.kill(signal.SIGINT)
+    outcome = child.wait()
+    assert outcome.code == 130 and "Traceback" not in outcome.err
+    assert not members(group)
 
 
 def test_ctrl_c_while_ray_starts_ends_it(nursery):

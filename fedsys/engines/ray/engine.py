@@ -16,7 +16,7 @@ from fedsys.engine import Aggregate, Cohorts, Work
 from fedsys.engines.in_process import XLA
 from fedsys.engines.ray.cluster import local_files
 from fedsys.engines.ray.messages import Connected, Held, Job, Opening, Ready, Recruits, Summed
-from fedsys.engines.ray.parcels import Recipe, packed, reader_of
+from fedsys.engines.ray.parcels import Recipe, packed_state, reader_of
 from fedsys.engines.ray.process import Foreman
 from fedsys.engines.ray.shards import Cutter, homes
 
@@ -105,7 +105,7 @@ class RayEngine:
     def run(self, work: Work) -> Aggregate:
         shards = self._cutter.shards(work.cohort)
         memory = [_of(shard, work.memory) for shard in shards]
-        given = packed((work.anchor, work.state), "the server's state")
+        given = packed_state(work.anchor, work.state)
         self._foreman.send(Job(work.round, given, shards, memory, self._ahead(work.round)))
         summed: Summed = self._foreman.receive(Summed)
         return summed.partial.aggregate(self._layout.dtype)

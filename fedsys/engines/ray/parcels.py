@@ -10,6 +10,7 @@ import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,6 +163,13 @@ def reader_of(setting: Setting) -> Reader | None:
     return Reader(None, "", inputs, Mapped.of(train.labels) or train.labels, shape, dtype)
 
 
+def packed_state(anchor: np.ndarray, state: Any) -> bytes:
+    """A round's anchor and server state as bytes."""
+    if type(state).__module__.startswith("fedsys."):  # no code of the user's: nothing to look for
+        return pickle.dumps((anchor, state), pickle.HIGHEST_PROTOCOL)
+    return packed((anchor, state), "the server's state")
+
+
 def packed(value: Any, what: str) -> bytes:
     """The value as bytes, with the code that it needs of the user's own.
 
@@ -202,12 +210,15 @@ def _by_value(cloudpickle: Any) -> Iterator[None]:
 
 
 def _is_own(name: str, module: Any) -> bool:
-    """Whether a module is the user's: of a file that is neither Python's, nor installed, nor
-    of fedsys."""
+    """Whether a module is the user's."""
     path = getattr(module, "__file__", None)
-    if not isinstance(path, str) or getattr(module, "__name__", None) != name:
+    if name.startswith(("fedsys.", "tensorflow.", "keras.")) or not isinstance(path, str):
         return False
-    if name.partition(".")[0] in ("__main__", "fedsys"):
-        return False
+    return name not in ("__main__", "fedsys") and _own_file(path) and module.__name__ == name
+
+
+@cache  # asked each round of some thousand modules
+def _own_file(path: str) -> bool:
+    """Whether a file is neither Python's nor installed."""
     file = Path(path)
     return not INSTALLED & set(file.parts) and not file.is_relative_to(STANDARD)

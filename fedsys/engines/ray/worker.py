@@ -12,7 +12,7 @@ import numpy as np
 
 from fedsys.engine import Partial, Work
 from fedsys.engines.ray.messages import Held
-from fedsys.engines.ray.parcels import Recipe, unpacked
+from fedsys.engines.ray.parcels import Reader, Recipe, unpacked
 from fedsys.errors import DataError, FedsysError
 from fedsys.partition import Partition
 from fedsys.randomness import seeded_globals
@@ -48,7 +48,7 @@ class Worker:
                 examples = Examples(inputs, labels)
             else:
                 assert recipe.reader is not None and home is not None
-                examples = recipe.reader.rows(home[0])
+                examples = _read(recipe.reader, home[0])
             del inputs, labels
             self._engine = _engine(recipe, examples, start)
             return Held(
@@ -86,6 +86,13 @@ class Worker:
     def resident(self) -> int:
         """Bytes of memory that are this process's alone."""
         return _resident()
+
+
+def _read(reader: Reader, order: np.ndarray) -> Examples:
+    try:
+        return reader.rows(order)
+    except DataError as error:  # what is here may be elsewhere
+        raise DataError(f"node {socket.gethostname()}: {error}") from None
 
 
 def _engine(recipe: Recipe, examples: Examples, start: np.ndarray) -> CompiledEngine:
