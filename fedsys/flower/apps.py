@@ -1,4 +1,14 @@
-"""Runs an existing Flower app, unmodified, from its folder, on the grid in this process."""
+"""Runs an existing Flower app, unmodified, from its folder, on the grid in this process.
+
+Two runs with the same seed and one worker are equal, also where the app draws from the global
+generators of Python, NumPy, TensorFlow, Keras or PyTorch: Flower's sampling of nodes, shuffled
+batches, dropout, initial weights. Out of reach are generators that an app makes without a seed
+(`np.random.default_rng()`), the clock, a push-and-pull loop over clients that take longer than
+`grid.PULL_SECONDS`, several workers, and other numbers of cores or a GPU within a framework.
+
+Unlike on Flower's own simulation all clients and the server share one process: a variable of a
+module is the same for all of them, and `os._exit` in a client ends everything.
+"""
 
 from __future__ import annotations
 
