@@ -12,6 +12,7 @@ so Ctrl-C in a terminal reaches the parent alone, which then ends its children i
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -48,7 +49,9 @@ class Supervised:
     appended to. is_ready: whether the running child can be used; is asked with its process id.
     explain: see `Explain`. before: is called before every start, with an event that is set when it
     shall not go on. patient: whether a start that failed so is tried again, for as long as it
-    takes. told: hears what happened.
+    takes. told: hears what happened. died: is called when the child ended by itself. grace:
+    seconds that the child gets to end by itself when it is asked to.
+    wait: whether the block begins only when the child is ready; see `wait_ready`.
     variables: added to the environment.
     """
 
@@ -63,13 +66,17 @@ class Supervised:
         before: Callable[[threading.Event], None] = lambda stopping: None,
         patient: Callable[[FedsysError], bool] = lambda error: False,
         told: Callable[[str], None] = lambda line: None,
+        died: Callable[[], None] = lambda: None,
+        grace: float = TERM_SECONDS,
+        wait: bool = True,
         variables: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self.failure: FedsysError | None = None
         self.starts = 0
         self._command, self._log, self._before = command, log, before
-        self._patient = patient
+        self._patient, self._died = patient, died
+        self._grace, self._wait = grace, wait
         self._is_ready, self._explain, self._told = is_ready, explain, told
         self._variables = dict(variables or {})
         self._process: subprocess.Popen[bytes] | None = None
@@ -85,11 +92,12 @@ class Supervised:
         return process.pid if process is not None and process.poll() is None else None
 
     def __enter__(self) -> Self:
-        try:
-            self._bring_up()
-        except BaseException:
-            self.stop()
-            raise
+        if self._wait:
+            try:
+                self._bring_up()
+            except BaseException:
+                self.stop()
+                raise
         self._watcher = threading.Thread(target=self._watch, name=f"watch {self.name}", daemon=True)
         self._watcher.start()
         return self
@@ -121,14 +129,14 @@ class Supervised:
             process = self._process
         if process is not None:
             self._ready.clear()
-            _end(process)
+            _end(process, self._grace)
 
     def stop(self) -> None:
         """Ends the child and does not start another."""
         self._stopping.set()
         with self._lock:
             if self._process is not None:
-                _end(self._process)
+                _end(self._process, self._grace)
         if self._watcher is not None and self._watcher is not threading.current_thread():
             self._watcher.join()
 
@@ -143,7 +151,7 @@ class Supervised:
                 return
             except FedsysError as error:
                 if self._process is not None:
-                    _end(self._process)
+                    _end(self._process, self._grace)
                 if not self._patient(error):
                     raise
                 if not tries:
@@ -185,6 +193,12 @@ class Supervised:
     def _watch(self) -> None:
         """Starts the child again whenever it dies, with longer and longer pauses."""
         deaths = 0
+        if not self._wait:
+            try:
+                self._bring_up()
+            except FedsysError as error:
+                self._give_up(error)
+                return
         while not self._stopping.is_set():
             process = self._process
             if process is None:
@@ -199,6 +213,7 @@ class Supervised:
                 self._give_up(self._death(process))
                 return
             self._told(f"{self.name} ended ({_how(process.returncode)}); starting it again")
+            self._died()
             self._stopping.wait(min(LONGEST_PAUSE, 0.1 * 2**deaths) if deaths > 1 else 0)
             try:
                 self._bring_up()
@@ -227,6 +242,19 @@ def log_tail(path: Path) -> str:
         return ""
 
 
+def say(line: str) -> None:
+    """Prints a line with the time, for a child's log."""
+    print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), line, flush=True)
+
+
+def said(log: str) -> list[str]:
+    """What `say` printed, without the times, out of a log in which libraries print, too."""
+    return [line[21:] for line in log.split("\n")[:-1] if _SAID.match(line)]
+
+
+_SAID = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ")
+
+
 def end_with_parent() -> None:
     """Called by a child as its first act: ends it when its parent is gone.
 
@@ -244,12 +272,12 @@ def _outlive_nobody() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], grace: float) -> None:
     """Ends a child: asks, waits, kills."""
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(TERM_SECONDS)
+            process.wait(grace)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -1,0 +1,157 @@
+"""What a bank answers its coordinator, and nobody else: its rows' statistics, its part of a round.
+
+Only values come in, and only sums, weights and codes go out. The job that comes with an instruction
+is opened, checked and approved before anything is built from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flwr.app import RecordDict
+
+from fedsys.clients.bank.home import BankHome
+from fedsys.clients.trainer import Trainer
+from fedsys.errors import DataError, FedsysError, IdentityError, PolicyError
+from fedsys.federation.messages import (
+    ASK,
+    STATISTICS,
+    read_ask,
+    read_job_record,
+    read_preparation,
+    summary_content,
+)
+from fedsys.flower.client import Member, answer
+from fedsys.flower.messages import Code, failed
+from fedsys.objectives import objective
+from fedsys.tables import prepare, summarise
+from fedsys.task import Examples
+from fedsys.trust.events import Event, code_of
+from fedsys.trust.jobs import Job, open_job
+from fedsys.trust.signing import open_signed
+
+Told = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A job that is ready to be trained. source: SHA-256 of what it was read from."""
+
+    source: str
+    client: int
+    job: Job
+    trainer: Trainer
+
+
+class Answers:
+    """Answers a bank's messages, one after another. told: hears, at the bank, what was done."""
+
+    def __init__(self, home: BankHome, told: Told = lambda line: None) -> None:
+        self._home, self._told = home, told
+        self._kept = RecordDict()
+        self._ready: _Ready | None = None
+        self._rows: tuple[str, Examples] | None = None
+
+    def __call__(self, content: RecordDict) -> RecordDict:
+        """The answer to a message. Raises nothing that a message can bring about."""
+        if ASK in content:
+            return self._statistics(content)
+
+        def member(experiment: str, client: int) -> Member:
+            return self._member(content, experiment, client)
+
+        return answer(content, self._kept, member, self._failed)
+
+    def refuse(self, content: RecordDict) -> RecordDict:
+        """The answer to a message of a run with code in it."""
+        error = PolicyError("a run with another's code was refused")
+        self._failed(Code.POLICY, error)
+        return failed(None, Code.POLICY)
+
+    def _statistics(self, content: RecordDict) -> RecordDict:
+        home = self._home
+        try:
+            signed = open_signed(
+                read_ask(content),
+                home.coordinator,
+                purpose=STATISTICS,
+                audience=home.facts.federation,
+            )
+            if signed.body.get("schema") != home.schema.hash:
+                raise PolicyError("statistics: of another schema than this bank's rows have")
+            reply = summary_content(summarise(home.source(), home.schema))
+        except Exception as error:  # a driver of a database may raise anything
+            code = Code.DATA if isinstance(error, DataError) else Code.POLICY
+            self._failed(code, error)
+            return failed(None, code)
+        data = next(iter(reply.config_records.values()))["summary"]
+        assert isinstance(data, bytes)
+        home.audit.record(
+            Event.STATISTICS_SENT,
+            bank=home.facts.name,
+            sha256=hashlib.sha256(data).hexdigest(),
+            bytes=len(data),
+        )
+        self._told("sent the statistics of its rows")
+        return reply
+
+    def _member(self, content: RecordDict, experiment: str, client: int) -> Member:
+        """The member that this bank is in the job of a message."""
+        try:
+            signed, preparation = read_job_record(content)
+            source = hashlib.sha256(signed + preparation).hexdigest()
+            ready = self._ready
+            if ready is None or (ready.source, ready.client) != (source, client):
+                self._ready = None  # not two models at once
+                ready = self._made(source, client, signed, preparation)
+                self._ready = ready
+        except IdentityError as error:
+            raise PolicyError(str(error)) from error
+        if experiment != ready.job.digest:
+            raise PolicyError(f"job {ready.job.id}: came with an instruction for another")
+        strategy = ready.job.terms.strategy
+        return Member(client, experiment, ready.trainer.layout, strategy, ready.trainer.train)
+
+    def _made(self, source: str, client: int, signed: bytes, preparation: bytes) -> _Ready:
+        home = self._home
+        job, opened = open_job(signed, home.coordinator, home.facts.federation, home.policy.bounds)
+        if home.keep_job(job.digest, signed):
+            home.audit.record(Event.JOB_RECEIVED, job=job.digest, key=opened.key)
+        made = read_preparation(preparation, home.schema)
+        try:
+            home.policy.check(job, schema=home.schema.hash, preparation=made.hash)
+            if not home.approved(job.digest):
+                raise PolicyError(
+                    f"job {job.id}: waits here for: fedsys bank jobs approve {job.id}"
+                )
+        except PolicyError as error:
+            home.audit.record(Event.JOB_REFUSED, job=job.digest, code=str(code_of(error)))
+            raise
+        terms = job.terms
+        if self._rows is None or self._rows[0] != made.hash:
+            self._rows = None
+            self._rows = made.hash, prepare(home.source(), home.schema, made).examples
+        examples = self._rows[1]
+        weight = float(len(examples)) if terms.weighting == "examples" else 1.0
+        trainer = Trainer(
+            job.model(home.policy.bounds),
+            objective(terms.objective),
+            terms.local,
+            terms.strategy,
+            examples,
+            client=client,
+            weight=weight,
+            seed=terms.seed,
+        )
+        self._told(f"job {job.id} {terms.name!r}: trains on {len(examples)} rows")
+        return _Ready(source, client, job, trainer)
+
+    def _failed(self, code: Code, error: Exception) -> None:
+        """Writes down what went wrong, here alone."""
+        known = isinstance(error, FedsysError)
+        said = str(error) if known else f"{type(error).__name__}: {' '.join(str(error).split())}"
+        self._told(f"{code}: {said}")
+        home = self._home
+        home.audit.record(Event.REQUEST_REFUSED, bank=home.facts.name, code=str(code_of(error)))

@@ -1,0 +1,175 @@
+"""A bank as it lies in its own folder.
+
+bank.json            which federation, where its server is, where the rows are
+authority.crt        the federation's certificate, pinned when the bank enrolled
+schema.toml          the columns that banks agreed on
+keys/                the bank's own keys, which never leave; see trust.keys
+secrets/             what the trainer shows to the node beside it
+jobs/                the jobs that came: DIGEST.json; DIGEST.approved
+flower/              the state and log of Flower's node; trainer.log
+audit.jsonl          what ran, what was sent, what was refused and why
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from fedsys.errors import StorageError, UsageError, nearest
+from fedsys.flower.supernode import SuperNode
+from fedsys.storage import write_atomic
+from fedsys.tables import Schema, Source, open_source, read_schema, write_schema
+from fedsys.trust.audit import Audit
+from fedsys.trust.events import Event
+from fedsys.trust.jobs import version
+from fedsys.trust.keyfiles import make_private, place
+from fedsys.trust.keys import SiteKeys, make_keys, read_keys, read_signing_public
+from fedsys.trust.names import check_address, check_name
+from fedsys.trust.policy import Policy
+from fedsys.trust.signing import ring
+
+ASK, ALWAYS = "ask", "always"
+EXECUTOR = "executor"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a bank is.
+
+    name: as the federation knows it. server: address of its server. coordinator: the key that signs
+    its jobs, as a line. source, query: where the rows are; see `tables.open_source`.
+    approve: 'ask', so that somebody sees each job before it runs, or 'always'.
+    """
+
+    name: str
+    federation: str
+    server: str
+    coordinator: str
+    source: str = ""
+    query: str | None = None
+    approve: str = ASK
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "bank")
+        check_name(self.federation, "federation")
+        check_address(self.server)
+        read_signing_public(self.coordinator)
+        if self.approve not in (ASK, ALWAYS):
+            raise UsageError(
+                f"approve: unknown {self.approve!r}; {nearest(self.approve, (ASK, ALWAYS))}"
+            )
+
+
+@dataclass(frozen=True)
+class BankHome:
+    """A bank's folder."""
+
+    folder: Path
+    facts: Facts
+
+    @classmethod
+    def create(cls, folder: Path, facts: Facts, schema: Schema, authority: bytes) -> BankHome:
+        """Makes a bank's folder with keys of its own. authority: the federation's certificate."""
+        if (folder / "bank.json").exists():
+            raise UsageError(f"{folder}: is a bank's folder already: choose another --folder")
+        make_private(folder)
+        home = cls(folder, facts)
+        make_keys(folder / "keys")
+        place(folder / "secrets", {EXECUTOR: secrets.token_hex(32).encode()})
+        write_schema(schema, folder / "schema.toml")
+        write_atomic(folder / "authority.crt", [authority])
+        home.audit.record(
+            Event.OPENED, site=facts.name, federation=facts.federation, version=version()
+        )
+        # Last: a folder without it is not a bank's.
+        write_atomic(folder / "bank.json", [json.dumps(asdict(facts)).encode()])
+        return home
+
+    @classmethod
+    def open(cls, folder: Path) -> BankHome:
+        """The bank in a folder. Raises UsageError where there is none."""
+        path = folder / "bank.json"
+        try:
+            return cls(folder, Facts(**json.loads(path.read_text("utf-8"))))
+        except FileNotFoundError:
+            raise UsageError(
+                f"{folder}: no bank's folder: fedsys bank enrol TOKEN makes one, --folder names it"
+            ) from None
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be read: {error.strerror}") from None
+        except (ValueError, TypeError):
+            raise StorageError(f"{path}: damaged: put it back from a backup") from None
+
+    @cached_property
+    def schema(self) -> Schema:
+        """The columns that banks agreed on."""
+        return read_schema(self.folder / "schema.toml")
+
+    @cached_property
+    def keys(self) -> SiteKeys:
+        """The bank's own."""
+        return read_keys(self.folder / "keys")
+
+    @cached_property
+    def policy(self) -> Policy:
+        """What the bank lets be done."""
+        return Policy()
+
+    @property
+    def coordinator(self) -> dict[str, Ed25519PublicKey]:
+        """The keys whose jobs and requests are believed."""
+        return ring(read_signing_public(self.facts.coordinator))
+
+    @property
+    def audit(self) -> Audit:
+        """The bank's log."""
+        return Audit(self.folder / "audit.jsonl")
+
+    def source(self) -> Source:
+        """The bank's rows. Raises DataError where they cannot be read."""
+        if not self.facts.source:
+            raise UsageError(f"{self.folder}: no rows: name them: fedsys bank check --source ...")
+        return open_source(self.facts.source, self.facts.query)
+
+    def node(self, port: int) -> SuperNode:
+        """Flower's node, ready to start. port: of its interface on this machine."""
+        return SuperNode(
+            folder=self.folder / "flower",
+            server=self.facts.server,
+            authority=self.folder / "authority.crt",
+            key=self.keys.node_path,
+            executor=self.folder / "secrets" / EXECUTOR,
+            port=port,
+        )
+
+    # --- jobs ------------------------------------------------------------------------------------
+
+    def keep_job(self, digest: str, signed: bytes) -> bool:
+        """Keeps a job so that somebody can look at it. Whether it is new here."""
+        path = self._job(digest, "json")
+        if path.exists():
+            return False
+        make_private(path.parent)
+        write_atomic(path, [signed])
+        return True
+
+    def approved(self, digest: str) -> bool:
+        """Whether a job may run here."""
+        return self.facts.approve == ALWAYS or self._job(digest, "approved").exists()
+
+    def approve(self, digest: str) -> None:
+        """Lets a job run here."""
+        write_atomic(self._job(digest, "approved"), [b""])
+        self.audit.record(Event.JOB_APPROVED, job=digest)
+
+    def _job(self, digest: str, ending: str) -> Path:
+        if not _DIGEST.fullmatch(digest):
+            raise UsageError(f"job {digest[:80]!r}: not a job's SHA-256")
+        return self.folder / "jobs" / f"{digest}.{ending}"

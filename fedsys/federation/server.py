@@ -1,0 +1,126 @@
+"""The coordinator's process: Flower's server, and the jobs one after another.
+
+python -m fedsys.federation.server FOLDER      the same as `fedsys federation serve`
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fedsys.errors import FedsysError, QuorumError
+from fedsys.federation.banks import Bank, Banks
+from fedsys.federation.home import Home
+from fedsys.federation.jobs import PAUSED, JobFolder, next_job
+from fedsys.flower import superlink
+from fedsys.flower.runtime import Access, DeployedGrid, admit_nodes
+
+IDLE_SECONDS = 0.2
+
+
+def serve(
+    home: Home,
+    told: Callable[[str], None],
+    ready: Callable[[], None] = lambda: None,
+    until: Callable[[], bool] = lambda: False,
+) -> None:
+    """Runs the server, and every job that is asked for, until it is interrupted.
+
+    ready: is called when banks can connect. until: ends it when nothing is left to do and this
+    says so.
+    """
+    server = home.server()
+    process = superlink.supervised(server, told)
+    with process:
+        access = Access.of(server)
+        nodes = _Nodes(home, access)
+        nodes.current()
+        with DeployedGrid(access, told, lambda: process.starts) as grid:
+            told(f"{home.facts.name}: waiting for banks at {home.facts.address}")
+            ready()
+            while True:
+                process.check()
+                banks, ids = nodes.current()
+                job = next_job(home)
+                if job is not None:
+                    _run(home, job, banks, ids, grid, told)
+                elif until():
+                    return
+                else:
+                    time.sleep(IDLE_SECONDS)
+
+
+def _run(
+    home: Home,
+    job: JobFolder,
+    banks: list[Bank],
+    nodes: Mapping[int, int],
+    grid: DeployedGrid,
+    told: Callable[[str], None],
+) -> None:
+    from fedsys.federation.run import run_job
+
+    told(f"{job.name}: begins")
+    try:
+        run_job(home, job, banks, nodes, grid, told)
+        told(f"{job.name}: done")
+    except QuorumError as error:
+        job.failed(error, PAUSED)
+        told(f"{job.name}: paused: {error}")
+    except FedsysError as error:
+        job.failed(error)
+        told(f"{job.name}: failed: {error}")
+
+
+class _Nodes:
+    """The banks that may take part, and their nodes; the server is told when that changes."""
+
+    def __init__(self, home: Home, access: Access) -> None:
+        self._banks, self._access = Banks(home.folder / "banks.json"), access
+        self._known: list[Bank] | None = None
+        self._ids: dict[int, int] = {}
+
+    def current(self) -> tuple[list[Bank], dict[int, int]]:
+        """Banks, and client number -> node id."""
+        banks = self._banks.approved()
+        if banks != self._known:
+            ids = admit_nodes(self._access, [bank.node_public for bank in banks])
+            self._ids = {bank.number: ids[bank.node_public] for bank in banks}
+            self._known = banks
+        return banks, self._ids
+
+
+def main(arguments: list[str]) -> None:
+    """Serves as a child of another process, which is told by a file when banks can connect."""
+    from fedsys.supervision import end_with_parent, say
+
+    end_with_parent()
+    signal.signal(signal.SIGTERM, _interrupt)
+    folder, ready = Path(arguments[0]), Path(arguments[1])
+
+    try:
+        serve(Home.open(folder), say, lambda: _write_ready(ready))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except FedsysError as error:
+        say(f"fedsys: {error}")
+        sys.exit(error.code)
+
+
+def _write_ready(path: Path) -> None:
+    from fedsys.storage import write_atomic
+
+    write_atomic(path, [str(os.getpid()).encode()])
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
