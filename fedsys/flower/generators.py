@@ -34,7 +34,7 @@ class Kept:
             python=random.getstate(),
             numpy=np.random.get_state(),  # noqa: NPY002
             torch=torch.get_rng_state() if torch else None,
-            tensorflow=tensorflow.compat.v1.get_seed(0)[0] if tensorflow else None,
+            tensorflow=tensorflow.compat.v1.get_seed(None)[0] if tensorflow else None,
         )
 
     def put_back(self, seed: int | None = None) -> None:

@@ -53,6 +53,10 @@ def test_tensorflow_is_seeded_as_it_was():
     with seeded(5):
         tf.random.uniform(())
     assert float(tf.random.uniform(())) == expected
+    tf.random.set_seed(None)  # as a process begins
+    with seeded(5):
+        assert tf.compat.v1.get_seed(None)[0] == 5
+    assert tf.compat.v1.get_seed(None)[0] is None
 
 
 def test_frameworks_that_are_not_loaded_stay_so(tmp_path):
