@@ -27,7 +27,7 @@ from fedsys.storage import write_atomic
 from fedsys.tables import Schema, Source, open_source, read_schema, write_schema
 from fedsys.trust.audit import Audit
 from fedsys.trust.events import Event
-from fedsys.trust.jobs import version
+from fedsys.trust.jobs import Job, open_job, version
 from fedsys.trust.keyfiles import make_private, place
 from fedsys.trust.keys import SiteKeys, make_keys, read_keys, read_signing_public
 from fedsys.trust.names import check_address, check_name
@@ -168,6 +168,24 @@ class BankHome:
         """Lets a job run here."""
         write_atomic(self._job(digest, "approved"), [b""])
         self.audit.record(Event.JOB_APPROVED, job=digest)
+
+    def jobs(self) -> list[tuple[Job, bool]]:
+        """The jobs that came, and whether each may run here."""
+        found = sorted((self.folder / "jobs").glob("*.json"), key=lambda one: one.stat().st_mtime)
+        opened = [
+            open_job(one.read_bytes(), self.coordinator, self.facts.federation, self.policy.bounds)
+            for one in found
+        ]
+        return [(job, self.approved(job.digest)) for job, _ in opened]
+
+    def find_job(self, text: str) -> str:
+        """The SHA-256 of a job that came, from its first digits. Raises UsageError."""
+        known = [job.digest for job, _ in self.jobs()]
+        found = [digest for digest in known if text and digest.startswith(text)]
+        if len(found) != 1:
+            several = "is the beginning of several" if found else "has not come here"
+            raise UsageError(f"job {text[:80]!r}: {several}: fedsys bank jobs lists them")
+        return found[0]
 
     def _job(self, digest: str, ending: str) -> Path:
         if not _DIGEST.fullmatch(digest):

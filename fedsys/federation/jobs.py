@@ -97,6 +97,14 @@ def submit(home: Home, request: Request) -> JobFolder:
     return job
 
 
+def resume_job(job: JobFolder) -> None:
+    """Lets a job that was paused or failed go on. Raises UsageError where it needs none."""
+    status = job.status.status
+    if status not in (PAUSED, FAILED):
+        raise UsageError(f"job {job.name!r}: is {status}: there is nothing to resume")
+    job.say(status=QUEUED, error="", code=0)
+
+
 def all_jobs(home: Home) -> list[JobFolder]:
     """Every job, the oldest first."""
     folder = home.folder / "jobs"
