@@ -57,6 +57,9 @@ def main(grid: Grid, context: Context) -> None:
         Spoiled(min_train_nodes=NODES, min_available_nodes=NODES, fraction_evaluate=0.0,
                 action="clipped"), 0.0, 3.0, NODES)  # fmt: skip
     found["clipped"] = told(clipped.start(grid, arrays, 1, 60), arrays)
+    half = Half(fraction_train=0.5, fraction_evaluate=0.0)
+    half.start(grid, arrays, 1, 60)
+    found["half"] = half.heard
     found["loop"] = loop(grid)
     Path("found.json").write_text(json.dumps(found, indent=1, sort_keys=True))
 
@@ -72,6 +75,15 @@ class Spoiled(FedAvg):
         for message in super().configure_train(server_round, arrays, config, grid):
             message.metadata.message_type = f"train.{self.action}"
             yield message
+
+
+class Half(FedAvg):
+    """FedAvg that notes how many nodes answered."""
+
+    def aggregate_train(self, server_round, replies):
+        replies = list(replies)
+        self.heard = len(replies), len({reply.metadata.src_node_id for reply in replies})
+        return super().aggregate_train(server_round, replies)
 
 
 def evaluated(server_round: int, arrays: ArrayRecord) -> MetricRecord:
