@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -74,6 +75,7 @@ def run(given: argparse.Namespace) -> None:
 
 def main() -> None:
     given = options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # files and processes are cleared up
     try:
         if given.install is not None:
             make_environments(given.install)

@@ -13,6 +13,7 @@ import functools
 import logging
 import os
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -170,15 +171,20 @@ def main() -> None:
     def serve_benchmark(grid: Grid, context: Context) -> None:
         serve(functions(grid, options.folder, options.way))
 
-    run_simulation(
-        server_app=server,
-        client_app=client,
-        num_supernodes=Federation.read(options.folder / "measured", mapped=True).clients,
-        backend_config={
-            "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
-            "init_args": {"num_cpus": os.cpu_count() or 1, "include_dashboard": False},
-        },
-    )
+    ray = {"address": "local", "num_cpus": os.cpu_count() or 1, "include_dashboard": False}
+    try:
+        run_simulation(
+            server_app=server,
+            client_app=client,
+            num_supernodes=Federation.read(options.folder / "measured", mapped=True).clients,
+            backend_config={
+                "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+                "init_args": ray,
+            },
+        )
+    except BaseException:  # the ServerApp's thread would wait for ever
+        traceback.print_exc()
+        os._exit(1)
 
 
 if __name__ == "__main__":
