@@ -138,7 +138,8 @@ class Job:
         try:
             terms: Terms = build(Terms, table["terms"], "job")
         except UsageError as error:
-            raise DataError(f"{error} (a newer fedsys may know more: update)") from None
+            said = _printable(str(error))
+            raise DataError(f"{said} (a newer fedsys may know more: update)") from None
         size = architectures.check(table["architecture"], bounds)
         layout = _layout(table["layout"])
         if layout.length != size.parameters:
@@ -227,6 +228,12 @@ def open_job(
     if job.terms.federation != federation:
         raise PolicyError(f"job: says it belongs to {job.terms.federation}, not to {federation}")
     return job, signed
+
+
+def _printable(text: str) -> str:
+    """A message that quotes a stranger: in one line, and without a terminal's commands."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return shown if len(shown) <= 400 else shown[:400] + "..."
 
 
 def _layout(table: Any) -> Layout:

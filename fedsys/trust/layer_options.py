@@ -167,7 +167,7 @@ def read_all(options: Mapping[str, Option], given: Mapping[str, Any]) -> dict[st
     """Every option, each given and none more. Raises ValueError that begins with its name."""
     for name in given:
         if name not in options:
-            raise ValueError(f"{str(name)[:40]}: no such option here")
+            raise ValueError(f"{str(name)[:40]!r}: no such option here")
     values = {}
     for name, option in options.items():
         if name not in given:

@@ -63,10 +63,11 @@ WRONG = [
     (table(dense(kernel_initializer="zeros")), "kernel_initializer: must be a table"),
     (table(dense(kernel_initializer={"kind": "Identity"})), "must be of kind"),
     (table(dense(bias_initializer={"kind": "Constant", "value": "x"})), "value: must be a number"),
-    (table(dense(kernel_initializer={"kind": "Zeros", "x": 1})), "x: no such option"),
+    (table(dense(kernel_initializer={"kind": "Zeros", "x": 1})), "'x': no such option"),
     (table(dense(kernel_initializer={"kind": "Constant"})), "value: is missing"),
     (table(dense(extra=1)), "unknown field 'extra'"),
-    (table({**DENSE, "options": {**DENSE["options"], "name": "../x"}}), "name: no such option"),
+    (table({**DENSE, "options": {**DENSE["options"], "name": "../x"}}), "'name': no such option"),
+    (table({**DENSE, "options": {**DENSE["options"], "\n\x1b[31m": 1}}), "no such option"),
     (table({**DENSE, "options": {"units": 3}}), "activation: is missing"),
     (table({**DENSE, "options": []}), "options: must be a table"),
     (table(dense(trainable=1)), "trainable"),
@@ -120,11 +121,11 @@ WRONG = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("wrong, said", WRONG, ids=[said for _, said in WRONG])
+@pytest.mark.parametrize("wrong, said", WRONG, ids=range(len(WRONG)))
 def test_a_wrong_table_is_refused_in_one_line(wrong, said):
     with pytest.raises(PolicyError, match=said) as error:
         check(wrong)
-    assert "\n" not in str(error.value) and str(error.value).startswith("architecture: ")
+    assert str(error.value).isprintable() and str(error.value).startswith("architecture: ")
 
 
 def test_unrolling_has_an_end():
@@ -218,7 +219,7 @@ def test_any_value_anywhere_is_a_size_or_a_policy_error(path, value):
     try:
         size = check(changed)
     except PolicyError as error:
-        assert "\n" not in str(error)  # noqa: PT017
+        assert str(error).isprintable()  # noqa: PT017
         return
     assert 0 < size.parameters <= Bounds().parameters
     assert all(min(shape) > 0 for shape in size.shapes)

@@ -145,7 +145,7 @@ def described(name: bytes = b"x", code: int = 0, shape: tuple[int, ...] = (2,)) 
 def test_every_lie_is_refused_in_one_line(data, said):
     with pytest.raises(DataError, match=said) as error:
         decode(data, SMALL, "update")
-    assert "\n" not in str(error.value)
+    assert str(error.value).isprintable()
 
 
 GOOD = encode({"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(3, np.int8)})
