@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedsys.admission import Refused
-from fedsys.clients.trainer import Trained
 from fedsys.errors import DataError, PolicyError
 from fedsys.flower.messages import (
     TRAVELS,
@@ -34,10 +33,13 @@ from fedsys.flower.messages import (
 from fedsys.layout import Layout
 from fedsys.strategy import Strategy, Vector
 
+if TYPE_CHECKING:
+    from fedsys.clients.trainer import Trained  # which loads TensorFlow: not every client has it
+
 MEMORY = "fedsys.memory"
 """Where a client keeps its own vectors: by experiment and round, in its node's state."""
 
-Train = Callable[[int, Vector, Any, Vector | None], Trained]
+Train = Callable[[int, Vector, Any, Vector | None], "Trained"]
 """(round, anchor, server state, own vector) -> what the training gave; `Trainer.train`."""
 
 Failed = Callable[[Code, Exception], None]

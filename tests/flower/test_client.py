@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -172,3 +174,13 @@ def test_a_run_that_was_deployed_does_not_go_on_as_a_simulation_and_back():
     vectors = {0: np.zeros(LAYOUT.parameters, "f4")}
     with pytest.raises(UsageError, match="start a new run"):
         engine(clients, grid).run(replace(work, memory=vectors))
+
+
+def test_a_client_is_loaded_without_tensorflow():
+    """Flower starts a process a message, and TensorFlow takes seconds to load."""
+    code = (
+        "import sys; sys.modules['tensorflow'] = sys.modules['keras'] = None\n"
+        "import fedsys.flower.client, fedsys.flower.engine, fedsys.flower.actor\n"
+        "import fedsys.flower.strategy, fedsys.flower.simulator"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
