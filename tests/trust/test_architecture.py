@@ -168,6 +168,7 @@ def chain(*layers: Any, shape: tuple[int, ...] = (4,)) -> Any:
     return keras.Sequential([keras.Input(shape), *layers])
 
 
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
 def test_code_does_not_travel():
     import keras
 
@@ -207,6 +208,7 @@ def test_code_does_not_travel():
     refused_model(chain(chain(keras.layers.Dense(2))), "Sequential, which does not travel")
 
 
+@pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict")
 def test_what_has_no_place_in_a_table_is_named():
     import keras
 
