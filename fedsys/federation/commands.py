@@ -33,8 +33,11 @@ def demo() -> None:
 
 @demo.command()
 @click.option("--banks", type=click.IntRange(2, 26), default=3, metavar="N", help="Banks [3].")
-@click.option("--data", metavar="PATH",
-              help="UCI_Credit_Card.csv or its folder [data/credit-default, or made-up].")  # fmt: skip
+@click.option(
+    "--data",
+    metavar="PATH",
+    help="UCI_Credit_Card.csv or its folder [data/credit-default, else made-up customers].",
+)
 @click.option("--rounds", type=click.IntRange(1), default=20, metavar="N", help="Rounds [20].")
 @click.option("--keep", type=_PATH, metavar="DIR",
               help="Keep all folders there, which the demonstration else deletes.")  # fmt: skip

@@ -74,7 +74,7 @@ def fraud_request(rounds: int) -> Request:
     from fedsys.local import Local
 
     return Request(
-        name="fraud", rounds=rounds, local=Local(epochs=1, batch=64, rate=0.1), deadline=120.0
+        name="fraud", rounds=rounds, local=Local(epochs=1, batch=32, rate=0.1), deadline=120.0
     )
 
 

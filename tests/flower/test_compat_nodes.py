@@ -1,0 +1,159 @@
+"""What of a deployed Flower is not public and yet stood upon: a version that changes it fails here.
+
+Each message says which of our features breaks. All of it is reached through `compat_nodes.py`.
+"""
+
+import inspect
+import io
+import zipfile
+from dataclasses import fields
+
+import pytest
+
+pytest.importorskip("flwr", reason="Flower is not installed")
+
+from fedsys.flower import compat_nodes
+from fedsys.flower.bundle import bundle, bundle_hash
+
+SERVER = "fedsys federation serve"
+BANK = "fedsys bank join"
+
+
+def parameters(function):
+    return list(inspect.signature(function).parameters)
+
+
+def test_the_superlink_asks_for_middleware_when_its_app_is_made():
+    from flwr.superlink import extensions, main
+
+    assert main.extensions is extensions, f"{SERVER}: the guard is put in through it"
+    assert "extensions.get_middleware()" in inspect.getsource(main._get_middleware), (
+        f"{SERVER}: the guard would not be asked"
+    )
+    assert callable(
+        compat_nodes.import_module("flwr.superlink.cli.flower_superlink").flower_superlink
+    )
+
+
+def test_the_superlink_has_the_options_that_make_it_safe():
+    module = compat_nodes.import_module("flwr.superlink.cli.flower_superlink")
+    parser = module._parse_args_run_superlink()
+    given = [
+        *("--host", "127.0.0.1", "--port", "1", "--ssl-ca-certfile", "a", "--ssl-certfile", "b"),
+        *("--ssl-keyfile", "c", "--database", "d", "--enable-supernode-auth"),
+        *("--isolation", "process", "--superexec-auth-secret-file", "e"),
+        "--disable-runtime-dependency-installation",
+    ]
+    known, unknown = parser.parse_known_args(given)
+    assert not unknown, f"{SERVER}: options that Flower no longer has"
+    assert known.enable_supernode_auth
+    assert not known.runtime_dependency_install
+    assert not known.insecure
+
+
+def test_the_supernode_has_the_options_that_make_it_safe():
+    module = compat_nodes.import_module("flwr.supernode.cli.flower_supernode")
+    given = [
+        *("--superlink", "h:1", "--root-certificates", "a", "--auth-supernode-private-key", "b"),
+        *("--host", "127.0.0.1", "--port", "1", "--isolation", "process"),
+        *("--superexec-auth-secret-file", "c"),
+    ]
+    known, unknown = module._parse_args_run_supernode().parse_known_args(given)
+    assert not unknown, f"{BANK}: options that Flower no longer has"
+    assert not known.insecure
+    assert not known.runtime_dependency_install
+
+
+def test_the_supernodes_loop_has_what_we_put_others_in_place_of():
+    loop = compat_nodes.import_module("flwr.supernode.start_client_internal")
+    source = inspect.getsource(loop)
+    assert "time.sleep(3)" in source, f"{BANK}: rounds wait seconds for a sleep that has changed"
+    assert "time.sleep(0.5)" in source, f"{BANK}: so do replies"
+    assert "import time\n" in source, f"{BANK}: the module's own time is replaced"
+    assert {"initial_backoff", "backoff_cap"} <= set(parameters(loop.pull_objects)), BANK
+    assert parameters(loop.http_request_response)[:4] == [
+        "server_address", "insecure", "root_certificates", "authentication_keys",
+    ], f"{BANK}: a node that was killed is deactivated there"  # fmt: skip
+    assert {"state", "object_store"} <= set(parameters(loop._pull_and_store_message)), BANK
+    assert "_pull_and_store_message(\n" in inspect.getsource(loop.start_client_internal), BANK
+
+
+def test_a_node_may_deactivate_itself():
+    from flwr.supernode.fleet_http_client import FleetHttpClient
+    from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+    assert hasattr(FleetHttpClient, "DeactivateNode"), f"{BANK}: locked out for a minute"
+    assert parameters(NodeAuthHttpInterceptor) == ["private_key", "public_key"], BANK
+
+
+def test_clients_of_flowers_interfaces_are_made_as_here():
+    from flwr.supercore.control.control_http_client import ControlHttpClient
+    from flwr.supercore.runtime import RuntimeHttpClient
+
+    for client in (ControlHttpClient, RuntimeHttpClient):
+        assert parameters(client.from_server_address)[:4] == [
+            "server_address", "insecure", "root_certificates", "interceptors",
+        ], SERVER  # fmt: skip
+    for name in ("StartRun", "StopRun", "RegisterNode", "UnregisterNode", "ListNodes"):
+        assert hasattr(ControlHttpClient, name), SERVER
+    for name in ("AcquireTask", "PullTaskInput", "PullMessages", "SendTaskHeartbeat"):
+        assert hasattr(RuntimeHttpClient, name), SERVER
+
+
+def test_the_grid_can_be_told_a_run_and_how_long_to_wait():
+    from flwr.superlink.grid import HttpGrid, http_grid
+
+    assert parameters(HttpGrid) == ["runtime_api_address", "insecure", "root_certificates", "token"]
+    grid = HttpGrid("127.0.0.1:1", False, None, token="x")
+    assert hasattr(grid, "_retry_invoker"), f"{SERVER}: Flower's own would end our process"
+    assert {"initial_backoff", "backoff_cap"} <= set(parameters(http_grid.pull_objects))
+    assert "_interceptors" in inspect.getsource(
+        HttpGrid._connect.__globals__["RuntimeHttpClient"].__mro__[1]
+    )
+
+
+def test_the_app_side_has_the_steps_that_our_trainer_takes():
+    app = compat_nodes.import_module("flwr.supernode.runtime.run_clientapp")
+    assert parameters(app.pull_task_input) == ["client"], BANK
+    assert parameters(app.push_message) == ["client", "message", "context"], BANK
+    assert parameters(app.push_task_output) == ["client", "context", "sub_status", "details"], BANK
+    assert "initial_backoff" in parameters(app.pull_and_inflate_object_from_tree), BANK
+    assert "client.PullMessages(" in inspect.getsource(app.pull_task_input), BANK
+
+
+def test_a_run_that_ends_amid_a_message_is_no_ordinary_exception():
+    from flwr.supercore.run import RunNotRunningException
+
+    assert not issubclass(RunNotRunningException, Exception), (
+        f"{BANK}: Flower leaves a task behind because of it; see compat_nodes._forget"
+    )
+
+
+def test_what_the_server_says_of_a_node_tells_when_it_was_started():
+    from flwr.proto.node_pb2 import NodeInfo
+
+    names = {field.name for field in NodeInfo.DESCRIPTOR.fields}
+    assert {"node_id", "last_activated_at", "status", "public_key"} <= names, (
+        f"{SERVER}: messages of a bank that was killed would be waited for"
+    )
+
+
+def test_flower_takes_our_bundle_for_an_app():
+    from flwr.cli.config_utils import get_fab_config, get_fab_metadata
+    from flwr.common.config import get_fused_config_from_fab
+    from flwr.supercore.run import Run
+
+    assert {field.name for field in fields(Run)} >= {"run_id", "fab_hash", "override_config"}
+    assert get_fab_metadata(bundle())[0] == "fedsys/fedsys"
+    assert get_fab_config(bundle())["tool"]["flwr"]["app"]["publisher"] == "fedsys"
+    assert get_fused_config_from_fab(bundle(), Run.create_empty(1)) == {}
+
+
+def test_the_bundle_is_always_the_same_and_holds_no_code():
+    assert bundle() == bundle()
+    assert bundle_hash() == "c3bbf146d58878e62fab74f4aca0a8902177fa20b6e978dd71fb071143cec9bb", (
+        "a bank refuses runs with another bundle: banks and coordinators of both versions must "
+        "be updated together"
+    )
+    with zipfile.ZipFile(io.BytesIO(bundle())) as archive:
+        assert archive.namelist() == ["pyproject.toml", ".info/CONTENT"]
