@@ -12,6 +12,7 @@ import click
 from fedsys.edge import commands as edge
 from fedsys.engines.commands import engines
 from fedsys.errors import FedsysError, StorageError, UsageError
+from fedsys.federation.commands import demo
 
 if TYPE_CHECKING:
     from fedsys.experiment import Experiment
@@ -281,7 +282,7 @@ def report(name: str, out: Path) -> None:
     click.echo(Run.open(name, out).report())
 
 
-for each in (engines, edge.export, edge.inspect, edge.verify):
+for each in (engines, demo, edge.export, edge.inspect, edge.verify):
     command.add_command(each)
 
 
