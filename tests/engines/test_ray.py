@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from fedsys.local import Local
 from fedsys.task import Examples, Task
 
 from ..conftest import until
+from ..federations import linear_model
 from .ray_federations import Deadly, Poison, Slow, ragged_task, same, setting, states
 
 ray_cluster = pytest.importorskip("ray.cluster_utils", reason="needs ray")
@@ -102,6 +104,21 @@ def test_a_home_holds_its_own_rows_alone_and_reads_them_again_for_a_worker_that_
     same(got, compiled(given))
 
 
+def test_a_workers_memory_holds_the_rows_of_its_own_clients_alone(cluster, tmp_path):
+    """One worker is home to a client of many rows, the other to one of few."""
+    sizes, features = [40_000, 1_000], 1_000
+    path, count = tmp_path / "rows.npy", sum(sizes)
+    np.lib.format.open_memmap(path, "w+", np.float32, (count, features)).flush()
+    inputs = np.load(path, mmap_mode="r")
+    rows = Examples(inputs, np.zeros(count, np.float32), np.repeat([0, 1], sizes))
+    few = Examples(np.zeros((2, features), np.float32), np.zeros(2, np.float32))
+    wide = Task("wide", partial(linear_model, features, "float32"), rows, few, "squared")
+    with on_ray(cluster, setting(task=wide, cohort=2), data="homes") as engine:
+        many, little = sorted(engine.held, key=lambda held: -held.rows)
+    assert [many.rows, little.rows] == sizes
+    assert many.resident - little.resident > 0.8 * (many.bytes - little.bytes)
+
+
 def test_a_node_that_is_lost_amid_a_round_loses_nothing(cluster, tmp_path, caplog):
     mark = tmp_path / "mark"
     given = setting(Slow(mark=str(mark), seconds=2.0))
@@ -123,9 +140,9 @@ def test_a_node_that_is_lost_amid_a_round_loses_nothing(cluster, tmp_path, caplo
 
 
 def test_clients_that_end_every_worker_are_named(cluster):
-    given = setting(faults=Poison(), cohort=5)
+    given = setting(faults=Poison(client=5), cohort=5)
     with (
-        pytest.raises(EngineError, match=r"round 1: 3 workers died one after another of .*\b4\b"),
+        pytest.raises(EngineError, match=r"round 1: 3 workers died one after another of .*\b5\b"),
         on_ray(cluster, given, 1) as engine,
     ):
         states(given, engine)

@@ -174,8 +174,7 @@ def _name(node: dict[str, Any]) -> str:
 
 def _line(error: BaseException) -> str:
     """What an error says, short."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:200]
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]
 
 
 def local_files(folder: str) -> int:

@@ -72,7 +72,7 @@ class Connected:
 
 @dataclass(frozen=True)
 class Held:
-    """What a worker holds. bytes: of rows; resident: of memory that is its own alone."""
+    """What a worker holds. bytes: of rows; resident: of memory that is its own alone, all told."""
 
     node: str
     host: str

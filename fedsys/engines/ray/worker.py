@@ -49,17 +49,11 @@ class Worker:
             else:
                 assert recipe.reader is not None and home is not None
                 examples = _read(recipe.reader, home[0])
-            del inputs, labels
             self._engine = _engine(recipe, examples, start)
-            return Held(
-                node=_node(),
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                xla=self._engine.xla,
-                rows=len(examples),
-                bytes=examples.inputs.nbytes + examples.labels.nbytes,
-                resident=_resident(),
-            )
+            rows, size = len(examples), examples.inputs.nbytes + examples.labels.nbytes
+            del inputs, labels, examples  # the engine has its own copy
+            host, process = socket.gethostname(), os.getpid()
+            return Held(_node(), host, process, self._engine.xla, rows, size, _resident())
 
     def run(
         self,
@@ -82,10 +76,6 @@ class Worker:
             if ahead is not None:
                 engine.prepare(round + 1, lambda _: ahead)
             return engine.partial(Work(round, shard, anchor, state, memory))
-
-    def resident(self) -> int:
-        """Bytes of memory that are this process's alone."""
-        return _resident()
 
 
 def _read(reader: Reader, order: np.ndarray) -> Examples:
