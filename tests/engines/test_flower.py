@@ -193,6 +193,11 @@ def actors(pid):
     return {one for one in descendants(pid) if b"ClientAppActor" in command(one)}
 
 
+def works(pid):
+    """Whether a process is one of Ray's workers, an actor or one to be."""
+    return command(pid).startswith(b"ray::") and b"Agent" not in command(pid)
+
+
 def command(pid):
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -242,7 +247,7 @@ def test_nothing_is_left_of_a_simulation_whose_owner_is_killed():
         assert owner.stdout is not None
         folder = Path(owner.stdout.readline().strip())
         assert folder.is_dir()
-        assert eventually(lambda: actors(owner.pid), LONG)
+        assert eventually(lambda: any(map(works, descendants(owner.pid))), LONG)
         begun = descendants(owner.pid)
         time.sleep(0.2)
     finally:
