@@ -360,7 +360,7 @@ def each_in_one_way():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peers run on Linux")
-@pytest.mark.parametrize("peer, way", each_in_one_way())
+@pytest.mark.parametrize("peer, way", list(each_in_one_way()))
 def test_a_peer_computes_what_is_computed_by_hand(peer, way, handed_out, tmp_path):
     from benchmarks.peers.federation import Federation
     from benchmarks.peers.guard import below
