@@ -23,6 +23,7 @@ from pathlib import Path
 
 from fedsys.engines.tff.kept import Kept
 from fedsys.errors import EngineError
+from fedsys.places import data_folder
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 COMMAND = "fedsys engines install tff"
@@ -55,18 +56,6 @@ class Installed:
     def python(self) -> Path:
         """The interpreter that has TFF."""
         return _python(self.folder)
-
-
-def data_folder() -> Path:
-    """Where fedsys keeps what is its own and not a run's: FEDSYS_HOME, or where the platform has
-    such things."""
-    if home := os.environ.get("FEDSYS_HOME"):
-        return Path(home).expanduser().absolute()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "fedsys"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "fedsys"
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "fedsys"
 
 
 def place() -> Path:
