@@ -48,7 +48,7 @@ class Rounds:
         )
         self.process = process(self.job, lambda: PlannedModel(self.job))
         self.begun = self.process.initialize()
-        self.batch = _batch(self.job)
+        self.batches = _batches(self.job)
 
     def run(self, asked: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """One round.
@@ -84,36 +84,28 @@ class Rounds:
         counts = np.zeros(len(begin), np.int64)
         counts[0] = int(asked["counts"][place])
         whole = (np.array(self.inputs[low:high]), np.array(self.labels[low:high]), rows)
-        each = (begin - base, length, counts)
-        return tf.data.Dataset.zip(
-            (
-                tf.data.Dataset.from_tensors((*whole, np.int32(place))).repeat(len(begin)),
-                tf.data.Dataset.from_tensor_slices(each),
-            )
-        ).map(self.batch)
+        variant = self.batches(*whole, np.int32(place), begin - base, length, counts)
+        return tf.data.experimental.from_variant(variant, spec(self.job))
 
 
-def _batch(job: dict[str, Any]) -> Callable[..., Any]:
-    """The function that makes a batch of a client's rows and what the plan says of a step. Traced
-    once for all clients."""
+def _batches(job: dict[str, Any]) -> Callable[..., Any]:
+    """The function that makes a data set of one client's rows and its plan, as a tensor. Traced
+    once for all clients, which would else take longer than their training."""
     kinds = spec(job)
-    vector, scalar = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32)
+    vector = tf.TensorSpec([None], tf.int32)
+    rows = kinds["x"], kinds["y"], vector, kinds["place"]
 
-    @tf.function(
-        input_signature=[
-            (kinds["x"], kinds["y"], vector, kinds["place"]),
-            (scalar, scalar, kinds["counts"]),
-        ]
-    )
-    def batch(whole: Any, step: Any) -> Any:
-        x, y, rows, place = whole
-        begin, length, counts = step
-        chosen = rows[begin : begin + length]
-        return OrderedDict(
-            x=tf.gather(x, chosen), y=tf.gather(y, chosen), counts=counts, place=place
-        )
+    @tf.function(input_signature=[*rows, vector, vector, tf.TensorSpec([None], tf.int64)])
+    def batches(x: Any, y: Any, rows: Any, place: Any, begin: Any, length: Any, counts: Any) -> Any:
+        def batch(begin: Any, length: Any, counts: Any) -> Any:
+            chosen = rows[begin : begin + length]
+            chosen_x, chosen_y = tf.gather(x, chosen), tf.gather(y, chosen)
+            return OrderedDict(x=chosen_x, y=chosen_y, counts=counts, place=place)
 
-    return batch
+        steps = tf.data.Dataset.from_tensor_slices((begin, length, counts))
+        return tf.data.experimental.to_variant(steps.map(batch))
+
+    return batches
 
 
 def end_with(keeper: int) -> None:
@@ -131,6 +123,7 @@ def main(folder: Path, channel: socket.socket) -> None:
     """Serves rounds until the other side is gone. What goes wrong is told, and ends it."""
     try:
         rounds = Rounds(folder)
+        gc.freeze()  # what is there stays: it need not be looked through after each round
         send(channel, {"ready": np.array([tff.__version__, tf.__version__])})
         while True:
             asked = receive(channel)
