@@ -142,6 +142,18 @@ def registered(client: Any) -> dict[bytes, int]:
     return {bytes(node.public_key): node.node_id for node in nodes if node.status != "unregistered"}
 
 
+def online(client: Any) -> dict[bytes, bool]:
+    """Public key (PEM) -> whether the node is connected, of all nodes that may join."""
+    from flwr.proto.control_pb2 import ListNodesRequest
+
+    nodes = client.ListNodes(ListNodesRequest()).nodes_info
+    return {
+        bytes(node.public_key): node.status == "online"
+        for node in nodes
+        if node.status != "unregistered"
+    }
+
+
 def register(client: Any, public_key: bytes) -> int:
     """Lets a node join, and gives its id."""
     from flwr.proto.control_pb2 import RegisterNodeRequest
