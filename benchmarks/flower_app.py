@@ -126,7 +126,7 @@ def run_flower(nodes: int, rounds: int, folder: Path) -> None:
         exit_event=EventType.PYTHON_API_RUN_SIMULATION_LEAVE,
         backend_config={
             "client_resources": {"num_cpus": 1, "num_gpus": 0},
-            "init_args": {"log_to_driver": False},
+            "init_args": {"log_to_driver": False, "address": "local"},
         },
         client_app_attr="client:app",
         server_app_attr="server:app",
@@ -176,6 +176,7 @@ def main() -> None:
     if options.side:
         os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
         os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # noqa: SIM112 (ends clients if short)
         run = run_ours if options.side == "ours" else run_flower
         run(int(options.nodes), int(options.rounds), Path(options.folder))
         return

@@ -4,16 +4,20 @@ python ray_side.py CPUS [FOLDER WHERE NODES CONFIG]...   CONFIG is JSON; WHERE i
 directory. Ray's processes are children of this one and go when it ends.
 """
 
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
 os.environ |= {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_memory_monitor_refresh_ms": "0",  # it ends clients where others fill the memory
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 
@@ -41,7 +45,7 @@ def run(folder: Path, where: Path, nodes: int, config: dict, cpus: int) -> float
         exit_event=EventType.PYTHON_API_RUN_SIMULATION_LEAVE,
         backend_config={
             "client_resources": {"num_cpus": 1, "num_gpus": 0},
-            "init_args": {"num_cpus": cpus, "log_to_driver": False},
+            "init_args": {"num_cpus": cpus, "log_to_driver": False, "address": "local"},
         },
         client_app_attr=components["clientapp"],
         server_app_attr=components["serverapp"],
@@ -53,9 +57,19 @@ def run(folder: Path, where: Path, nodes: int, config: dict, cpus: int) -> float
     return time.monotonic() - started
 
 
-if __name__ == "__main__":
+def main() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # with the tests, however they end
     cpus, rest = int(sys.argv[1]), sys.argv[2:]
     for number in range(0, len(rest), 4):
         folder, where, nodes, config = rest[number : number + 4]
         seconds = run(Path(folder), Path(where), int(nodes), json.loads(config), cpus)
         print(f"{Path(folder).name}: {seconds:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BaseException:  # Flower's threads would go on for an hour
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
