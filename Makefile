@@ -35,5 +35,5 @@ lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-emit-index-url --extra test pyproject.toml -o requirements-test.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--no-header --no-emit-index-url --extra edge --extra flower pyproject.toml -c requirements-test.txt \
+		--no-header --no-emit-index-url --extra edge --extra deploy --extra parquet pyproject.toml -c requirements-test.txt \
 		-o requirements.txt
