@@ -193,7 +193,10 @@ def _alive(children: dict[int, str]) -> None:
         with suppress(OSError):
             parent = _stat(process)[1]
         if not parent:
-            raise EngineError(f"Ray's process {name!r} ({process}) died")
+            raise EngineError(
+                f"Ray's process {name!r} ({process}) died: go on from the last checkpoint with "
+                "--resume"
+            )
 
 
 def _nothing() -> None: ...

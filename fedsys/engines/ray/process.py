@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -22,6 +23,9 @@ from fedsys.errors import EngineError
 
 FAREWELL = 10.0
 """Seconds that the foreman has to end what it started."""
+
+STAMP = re.compile(r"^\[[^\]]*\] \S+:\d+: ")
+"""Time, process and place in Ray's source, before what it says."""
 
 SHORT = 40
 """Letters of a folder that leave room for the names of Ray's sockets in it."""
@@ -112,7 +116,8 @@ class Foreman:
         self._log.seek(0)
         said = [line.strip() for line in self._log.read().decode(errors="replace").splitlines()]
         last = next((line for line in reversed(said) if _tells(line)), "it was ended from outside")
-        raise EngineError(f"Ray died ({last[:300]}): go on from the last checkpoint with --resume")
+        last = STAMP.sub("", last).partition(". ")[0]
+        raise EngineError(f"Ray died ({last[:200]}): go on from the last checkpoint with --resume")
 
 
 def _tells(line: str) -> bool:
