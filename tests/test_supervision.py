@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fedsys.errors import EngineError, IdentityError, NetworkError
-from fedsys.supervision import Supervised
+from fedsys.supervision import Supervised, said, say
 
 CHILD = """
 import sys, time
@@ -68,14 +68,14 @@ def test_a_child_is_ready_when_the_block_begins_and_gone_when_it_ends(tmp_path):
 
 
 def test_a_child_that_dies_is_started_again_and_that_is_said(tmp_path):
-    said = []
-    with child(tmp_path / "pid", told=said.append) as process:
+    heard = []
+    with child(tmp_path / "pid", told=heard.append) as process:
         first = process.pid
         os.kill(first, signal.SIGKILL)
         until(lambda: process.starts == 2)
         process.wait_ready()
         assert process.pid not in (first, None)
-    assert said == ["child ended (SIGKILL); starting it again"]
+    assert heard == ["child ended (SIGKILL); starting it again"]
 
 
 def test_a_child_can_be_restarted(tmp_path):
@@ -109,13 +109,12 @@ def test_a_child_that_cannot_start_is_an_error_with_its_reason(tmp_path):
     def process(**options):
         return Supervised("child", lambda: command, place, is_ready=lambda pid: False, **options)
 
-    with pytest.raises(EngineError, match=r"child: ended by itself \(exit code 3\): see .*pid"):
-        with process():
-            pass
+    what = r"child: ended by itself \(exit code 3\): see .*pid"
+    with pytest.raises(EngineError, match=what), process():
+        pass
     why = {"explain": lambda log: NetworkError("none left") if "no coffee" in log else None}
-    with pytest.raises(NetworkError, match="none left"):
-        with process(**why):
-            pass
+    with pytest.raises(NetworkError, match="none left"), process(**why):
+        pass
 
 
 def test_a_start_is_tried_again_where_that_is_wanted(tmp_path):
@@ -125,15 +124,15 @@ def test_a_start_is_tried_again_where_that_is_wanted(tmp_path):
         if refusals:
             raise refusals.pop()
 
-    said = []
-    options = {"before": before, "told": said.append, "patient": lambda error: True}
+    heard = []
+    options = {"before": before, "told": heard.append, "patient": lambda error: True}
     with child(tmp_path / "pid", **options) as process:
         assert alive(process.pid)
     assert not refusals
-    assert said == ["not yet; trying again until then"]
-    with pytest.raises(IdentityError, match="for good"):
-        with child(tmp_path / "pid", before=lambda stopping: _raise("for good")):
-            pass
+    assert heard == ["not yet; trying again until then"]
+    hopeless = child(tmp_path / "pid", before=lambda stopping: _raise("for good"))
+    with pytest.raises(IdentityError, match="for good"), hopeless:
+        pass
 
 
 def _raise(what):
@@ -150,3 +149,27 @@ def test_a_child_that_dies_all_the_time_is_given_up(tmp_path, monkeypatch):
         with pytest.raises(EngineError, match="ended by itself"):
             process.check()
     assert process.starts == 3
+
+
+def test_a_child_need_not_be_waited_for_and_its_death_is_told(tmp_path):
+    deaths = []
+    with child(tmp_path / "pid", wait=False, died=lambda: deaths.append(1)) as process:
+        process.wait_ready()
+        os.kill(process.pid, signal.SIGKILL)
+        until(lambda: process.starts == 2)
+        process.wait_ready()
+    assert deaths == [1]
+    bad = child(tmp_path / "pid", wait=False, before=lambda stopping: _raise("for good"))
+    with bad:
+        until(lambda: bad.failure is not None)
+        with pytest.raises(IdentityError, match="for good"):
+            bad.wait_ready()
+
+
+def test_what_a_child_says_is_told_from_what_libraries_print(capfd):
+    say("waiting for banks")
+    print("I0000 00:00:1795250203.060954 port.cc:153] oneDNN")
+    say("fedsys: no room")
+    out = capfd.readouterr().out
+    assert said(out) == ["waiting for banks", "fedsys: no room"]
+    assert said(out + "2026-01-01T00:00:00Z half a li") == ["waiting for banks", "fedsys: no room"]

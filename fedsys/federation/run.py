@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from flwr.app import RecordDict
 
 from fedsys.checkpoint import Checkpoints
-from fedsys.errors import StorageError
+from fedsys.errors import QuorumError, StorageError
 from fedsys.federation.banks import Bank
 from fedsys.federation.home import Home
 from fedsys.federation.jobs import DONE, RUNNING, JobFolder
@@ -26,7 +26,7 @@ from fedsys.flower.runtime import DeployedGrid
 from fedsys.layout import read_weights
 from fedsys.randomness import seeded_globals
 from fedsys.records import told as record_of
-from fedsys.rounds import Round, State, begin, run_rounds
+from fedsys.rounds import PATIENCE, Round, State, begin, run_rounds
 from fedsys.storage import append_line, storing, write_atomic
 from fedsys.tables import Preparation, Summary
 from fedsys.trust import wire
@@ -77,6 +77,11 @@ def run_job(
     assembled = assemble(home, folder, request, banks, summaries)
     job = assembled.job
     folder.say(job=job.digest)
+    if job.terms.quorum > len(assembled.cohort):
+        raise QuorumError(
+            f"job {job.terms.name!r} needs {job.terms.quorum} banks and {len(assembled.cohort)} "
+            "take part: approve more, or ask for one with a lower quorum"
+        )
     names = {bank.number: bank.name for bank in banks}
     state, checkpoints = _found(folder, assembled, told)
     engine = _engine(assembled, grid, nodes, names, told)
@@ -86,25 +91,61 @@ def run_job(
     else:
         taking_part = len(assembled.cohort)
         home.audit.record(Event.RUN_BEGUN, run=run_id, job=job.digest, banks=taking_part)
-    rounds = run_rounds(
-        state,
-        job.terms.strategy,
-        engine,
-        job.layout,
-        cohorts=lambda round: assembled.cohort,
-        population=float(assembled.enrolled.sum()),
-        rounds=job.terms.rounds,
-        quorum=min(1.0, job.terms.quorum / len(assembled.cohort)),
-    )
-    for state, happened in rounds:
-        _keep(home, folder, run_id, names, state, happened)
-        checkpoints.save(state)  # last: a round without it is done again
-        folder.say(round=state.round)
-        told(_line(job, happened))
+    abandoned = 0
+    while state.round < job.terms.rounds:
+        for after, happened in _rounds(assembled, state, engine):
+            told(_line(job, happened))
+            if not happened.moved:  # the round is done again, and nothing of it is kept
+                abandoned += 1
+                _abandon(home, job, run_id, names, happened, abandoned)
+                break
+            state, abandoned = after, 0
+            _keep(home, folder, run_id, names, state, happened)
+            checkpoints.save(state)  # last: a round without it is done again
+            folder.say(round=state.round)
     digest = _leave(folder, assembled, state)
     home.audit.record(Event.RUN_ENDED, run=run_id, rounds=state.round, sha256=digest)
     folder.say(status=DONE)
     return state
+
+
+def _rounds(
+    assembled: Assembled, state: State, engine: GridEngine
+) -> Iterator[tuple[State, Round]]:
+    """The rounds from a state on."""
+    job, cohort = assembled.job, assembled.cohort
+    return run_rounds(
+        state,
+        job.terms.strategy,
+        engine,
+        job.layout,
+        cohorts=lambda round: cohort,
+        population=float(assembled.enrolled.sum()),
+        rounds=job.terms.rounds,
+        quorum=(job.terms.quorum - 0.5) / len(cohort),  # a part that no rounding exceeds
+    )
+
+
+def _abandon(
+    home: Home, job: Job, run_id: str, names: Mapping[int, str], happened: Round, tries: int
+) -> None:
+    """Writes down that a round had too few banks. Raises QuorumError after PATIENCE tries."""
+    aggregate, needed = happened.aggregate, job.terms.quorum
+    admitted = len(aggregate.admitted)
+    home.audit.record(
+        Event.ROUND_ABANDONED,
+        run=run_id,
+        round=happened.number,
+        admitted=admitted,
+        needed=needed,
+    )
+    if tries >= PATIENCE:
+        missing = ", ".join(f"{names[one.client]} ({one.reason})" for one in aggregate.refused)
+        raise QuorumError(
+            f"round {happened.number}: {admitted} of {needed} banks that are needed, {tries} times "
+            f"in a row; missing: {missing}; when they are back: fedsys federation resume "
+            f"{job.terms.name}"
+        )
 
 
 def assemble(
@@ -214,21 +255,14 @@ def _keep(
     line["banks"] = [names[int(client)] for client in aggregate.admitted]
     line["missing"] = {names[one.client]: str(one.reason) for one in aggregate.refused}
     append_line(folder.metrics, json.dumps(line))
-    admitted = len(aggregate.admitted)
-    if happened.moved:
-        home.audit.record(
-            Event.ROUND_ENDED,
-            run=run_id,
-            round=state.round,
-            admitted=admitted,
-            weight=float(aggregate.weight),
-            sha256=_digest(state.weights),
-        )
-    else:
-        needed = len(happened.cohort)
-        home.audit.record(
-            Event.ROUND_ABANDONED, run=run_id, round=state.round, admitted=admitted, needed=needed
-        )
+    home.audit.record(
+        Event.ROUND_ENDED,
+        run=run_id,
+        round=state.round,
+        admitted=len(aggregate.admitted),
+        weight=float(aggregate.weight),
+        sha256=_digest(state.weights),
+    )
 
 
 def _leave(folder: JobFolder, assembled: Assembled, state: State) -> str:
@@ -249,7 +283,7 @@ def read_result(folder: JobFolder) -> dict[str, np.ndarray]:
 def _line(job: Job, happened: Round) -> str:
     aggregate = happened.aggregate
     sent = len(aggregate.admitted) + len(aggregate.refused)
-    moved = "" if happened.moved else ", quorum missed: nothing moved"
+    moved = "" if happened.moved else ", too few: nothing moved"
     return (
         f"round {happened.number}/{job.terms.rounds}: {len(aggregate.admitted)} of {sent} banks, "
         f"loss {happened.loss:.4f}, {happened.seconds:.1f} s{moved}"

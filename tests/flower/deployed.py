@@ -65,9 +65,11 @@ class Bank:
 
     @contextmanager
     def app(self) -> Iterator[subprocess.Popen[bytes]]:
-        log = open(self.node.folder.parent / "app.log", "ab")
         command = [sys.executable, str(ECHO), self.node.address, str(self.node.executor)]
-        with log, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log) as app:
+        with (
+            open(self.node.folder.parent / "app.log", "ab") as log,
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log) as app,
+        ):
             try:
                 yield app
             finally:

@@ -6,8 +6,10 @@ import socket
 import ssl
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +21,9 @@ from fedsys.flower.runtime import Access, admit_nodes
 from fedsys.flower.superlink import answers, supervised
 from fedsys.trust.keys import make_keys
 from tests.flower.deployed import alive, superlink, until
+
+OTHER = "127.0.0.2"
+"""An address of this machine that is not the loopback's first."""
 
 
 @pytest.fixture(scope="module")
@@ -56,23 +61,18 @@ def ask(server, path, headers=None, body=b""):
 def test_it_listens_on_this_machine_alone_with_tls_and_node_authentication(server, running):
     host, port = server.address.split(":")
     assert host == "127.0.0.1"
-    with socket.socket() as line, pytest.raises(OSError):
+    with socket.socket() as line:
         line.settimeout(2)
-        line.connect((_other_address(), int(port)))
+        assert line.connect_ex((OTHER, int(port))) != 0
     with (
         pytest.raises((ssl.SSLError, OSError)),
         socket.create_connection((host, int(port))) as line,
     ):
         ssl.create_default_context().wrap_socket(line, server_hostname="localhost")
-    arguments = open(f"/proc/{running.pid}/cmdline").read().split("\0")
+    arguments = Path(f"/proc/{running.pid}/cmdline").read_text().split("\0")
     assert "--enable-supernode-auth" in arguments
     assert "--insecure" not in arguments
     assert arguments[arguments.index("--isolation") + 1] == "process"
-
-
-def _other_address():
-    """An address of this machine that is not the loopback's first."""
-    return "127.0.0.2"
 
 
 def test_whoever_has_only_the_certificate_starts_no_run_and_registers_no_node(server, running):
@@ -81,9 +81,9 @@ def test_whoever_has_only_the_certificate_starts_no_run_and_registers_no_node(se
         assert ask(server, f"/v1/control/{path}") == 403
     assert ask(server, "/v1/runtime/acquire-task") == 403
     assert ask(server, "/docs") == 403
-    with pytest.raises(Exception, match="403"):
-        with compat_nodes.control(server.address, server.authority.read_bytes(), {}) as stranger:
-            compat_nodes.start_run(stranger, b"evil")
+    stranger = compat_nodes.control(server.address, server.authority.read_bytes(), {})
+    with stranger, pytest.raises(Exception, match="403"):
+        compat_nodes.start_run(stranger, b"evil")
 
 
 def test_the_coordinator_decides_which_nodes_may_join(server, running, tmp_path):
@@ -101,13 +101,13 @@ def test_the_coordinator_decides_which_nodes_may_join(server, running, tmp_path)
 
 def test_its_port_is_not_taken_from_another(server, running, folder):
     other = replace(server, folder=folder / "other")
-    with pytest.raises(NetworkError, match=rf"127.0.0.1:{server.port}: cannot listen there"):
-        with supervised(other):
-            pass
+    where = rf"127.0.0.1:{server.port}: cannot listen there"
+    with pytest.raises(NetworkError, match=where), supervised(other):
+        pass
 
 
 def test_it_tells_its_makers_nothing(server, running):
-    environment = open(f"/proc/{running.pid}/environ").read()
+    environment = Path(f"/proc/{running.pid}/environ").read_text()
     for said in ("FLWR_TELEMETRY_ENABLED=0", "FLWR_DISABLE_UPDATE_CHECK=1"):
         assert said in environment
     assert f"FLWR_HOME={server.folder}" in environment, "Flower would write into the user's home"

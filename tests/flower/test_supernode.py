@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -102,7 +103,7 @@ def test_a_server_that_is_not_the_federations_is_refused(deployed, server, tmp_p
 def test_a_node_listens_on_this_machine_alone(deployed, server):
     bank = deployed.banks[0]
     with supervised(bank.node) as process:
-        arguments = open(f"/proc/{process.pid}/cmdline").read().split("\0")
+        arguments = Path(f"/proc/{process.pid}/cmdline").read_text().split("\0")
     assert arguments[arguments.index("--host") + 1] == "127.0.0.1"
     assert "--insecure" not in arguments
     assert arguments[arguments.index("--isolation") + 1] == "process"

@@ -1,0 +1,41 @@
+"""What the tests of the fault matrix share: a way to say what was observed, and one federation."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+pytest.importorskip("flwr", reason="Flower is not installed")
+
+from tests.federation.faults.federation import Federation, ended, weights
+
+
+@pytest.fixture
+def observed(record_property: Callable[[str, object], None]) -> Callable[[int, str], None]:
+    """Says how a row of the matrix ended; `benchmarks/faults.py` prints it."""
+
+    def say(row: int, what: str) -> None:
+        record_property(f"row {row}", what)
+
+    return say
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    """Three banks, for all tests of a file."""
+    with Federation(tmp_path_factory.mktemp("faults"), 3).running() as federation:
+        yield federation
+
+
+@pytest.fixture(scope="module")
+def whole(federation: Federation) -> Callable[[int], object]:
+    """Number of rounds -> the weights after them, where nothing fails."""
+    known: dict[int, object] = {}
+
+    def after(rounds: int) -> object:
+        if rounds not in known:
+            job = federation.ask(rounds=rounds, quorum=2)
+            assert ended(job) == "done", job.status.error
+            known[rounds] = weights(job)
+        return known[rounds]
+
+    return after

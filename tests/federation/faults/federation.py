@@ -1,0 +1,201 @@
+"""A federation of real processes on loopback, whose every part a test can kill, freeze or cut."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedsys.clients.bank.home import BankHome
+from fedsys.federation import demo_data
+from fedsys.federation.demo import set_up
+from fedsys.federation.home import Home
+from fedsys.federation.jobs import TO_RUN, JobFolder, submit
+from fedsys.federation.request import Request
+from fedsys.federation.run import read_result
+from fedsys.local import Local
+from tests.federation.faults.proxy import Proxy
+from tests.flower.deployed import alive, children
+
+WAIT = 300.0
+"""Seconds after which something hangs."""
+SPOILED = Path(__file__).with_name("spoiled.py")
+LOCAL = Local(epochs=1, batch=32, rate=0.1)
+
+
+def until(happened: Callable[[], Any], what: str = "it") -> None:
+    """Waits for something; fails where it does not come."""
+    end = time.monotonic() + WAIT
+    while not happened():
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.05)
+
+
+class Process:
+    """A process of the federation, with all that it starts."""
+
+    def __init__(self, folder: Path, command: Sequence[str]) -> None:
+        self.folder = folder
+        self.log = folder / "process.log"
+        self.ready = folder / "ready"
+        self._command = [*command, str(folder), str(self.ready)]
+        self._process: subprocess.Popen[bytes] | None = None
+        self.tree: set[int] = set()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        with open(self.log, "ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=log, stderr=log,
+                start_new_session=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            )  # fmt: skip
+
+    def is_ready(self) -> bool:
+        """Whether it says that it can be used."""
+        assert self._process is not None
+        code = self._process.poll()
+        assert code is None, f"{self.folder.name} ended with {code}: {self.text()[-2000:]}"
+        return self.ready.exists() and self.ready.read_text() == str(self.pid)
+
+    def text(self) -> str:
+        """All that it has said so far."""
+        return self.log.read_text("utf-8", "replace")
+
+    def kill(self) -> None:
+        """kill -9 of the process and of all below it, as where a machine loses its power."""
+        assert self._process is not None
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+        until(lambda: not any(alive(pid) for pid in self.tree), "the end of the killed")
+
+    def kill_alone(self) -> set[int]:
+        """kill -9 of the process itself; gives what was below it, and should end by itself."""
+        assert self._process is not None
+        below = children(self.pid)
+        os.kill(self.pid, signal.SIGKILL)
+        self._process.wait()
+        return below
+
+    def freeze(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        for pid in self.tree:
+            os.kill(pid, signal.SIGCONT)
+
+    def stop(self) -> int:
+        """Asks it to end, and gives its exit code; nothing of it may be left."""
+        process = self._process
+        if process is None:
+            return 0
+        below = children(process.pid)
+        if process.poll() is None:
+            process.terminate()
+            process.wait(WAIT)
+        until(lambda: not any(alive(pid) for pid in below), f"the end of {self.folder.name}'s")
+        return int(process.returncode)
+
+    def _signal(self, number: int) -> None:
+        """To the parent first: it shall not start again what is killed."""
+        self.tree = {self.pid, *children(self.pid)}
+        for pid in sorted(self.tree, key=lambda pid: pid != self.pid):
+            os.kill(pid, number)
+
+
+class Federation:
+    """A coordinator and its banks. proxies: bank -> the line to its server."""
+
+    def __init__(self, folder: Path, banks: int, rows: int = 600) -> None:
+        before, demo_data.MADE_UP = demo_data.MADE_UP, rows
+        try:
+            made = set_up(folder, banks, None)
+        finally:
+            demo_data.MADE_UP = before
+        self.demo = made
+        self.home: Home = made.home
+        self.names = list(made.banks)
+        self._numbers = count(1)
+        self.server = Process(self.home.folder, [sys.executable, "-m", "fedsys.federation.server"])
+        self.banks = {
+            name: Process(bank.folder, [sys.executable, str(SPOILED), "agent"])
+            for name, bank in made.banks.items()
+        }
+        self.proxies = {name: Proxy(self.home.facts.port) for name in self.names}
+        for name, bank in made.banks.items():
+            path = bank.folder / "bank.json"
+            said = json.loads(path.read_text())
+            said["server"] = f"127.0.0.1:{self.proxies[name].port}"
+            path.write_text(json.dumps(said))
+
+    @contextmanager
+    def running(self) -> Iterator["Federation"]:
+        """All processes; nothing of them is left afterwards."""
+        with ExitStack() as stack:
+            for proxy in self.proxies.values():
+                stack.enter_context(proxy)
+            for process in self.processes:
+                stack.callback(process.stop)
+                process.start()
+            for process in self.processes:
+                until(process.is_ready, process.folder.name)
+            yield self
+
+    @property
+    def processes(self) -> list[Process]:
+        return [self.server, *self.banks.values()]
+
+    def bank(self, name: str) -> BankHome:
+        return self.demo.banks[name]
+
+    def plan(self, name: str, faults: Mapping[int, str]) -> None:
+        """What a bank does wrong, in which rounds."""
+        (self.banks[name].folder / "faults.json").write_text(json.dumps(faults))
+
+    def ask(self, **options: Any) -> JobFolder:
+        """Asks for a job."""
+        options = {"model": "logistic", "local": LOCAL, "deadline": 120.0, **options}
+        return submit(self.home, Request(name=f"job-{next(self._numbers)}", **options))
+
+    def audited(self, event: str) -> list[dict[str, Any]]:
+        """The coordinator's entries of one kind."""
+        lines = (self.home.folder / "audit.jsonl").read_text().splitlines()
+        return [entry for entry in map(json.loads, lines) if entry["event"] == event]
+
+    def limit_files(self, size: int | None) -> None:
+        """Lets the coordinator write no file beyond a size: to it, the disk is full."""
+        hard = resource.prlimit(self.server.pid, resource.RLIMIT_FSIZE)[1]
+        soft = hard if size is None else size
+        resource.prlimit(self.server.pid, resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def ended(job: JobFolder) -> str:
+    """Waits for a job's end, and says how it ended."""
+    until(lambda: job.status.status not in TO_RUN, f"the end of {job.name}")
+    return job.status.status
+
+
+def at_round(job: JobFolder, round: int) -> None:
+    """Waits until a round is done."""
+    until(lambda: job.status.round >= round or job.status.status not in TO_RUN, f"round {round}")
+
+
+def weights(job: JobFolder) -> np.ndarray:
+    return np.concatenate([tensor.ravel() for tensor in read_result(job).values()])
+
+
+def lines(job: JobFolder) -> list[dict[str, Any]]:
+    """What is written down of each round."""
+    return [json.loads(line) for line in job.metrics.read_text().splitlines()]
