@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fedsys.clients.bank.cli import bank
 from fedsys.edge import commands as edge
 from fedsys.engines.commands import engines
 from fedsys.errors import FedsysError, StorageError, UsageError
+from fedsys.federation.cli import federation
 from fedsys.federation.commands import demo
 
 if TYPE_CHECKING:
@@ -282,7 +284,7 @@ def report(name: str, out: Path) -> None:
     click.echo(Run.open(name, out).report())
 
 
-for each in (engines, demo, edge.export, edge.inspect, edge.verify):
+for each in (engines, demo, federation, bank, edge.export, edge.inspect, edge.verify):
     command.add_command(each)
 
 

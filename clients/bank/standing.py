@@ -53,7 +53,7 @@ def ask(home: BankHome, with_head: bool = True) -> Heard:
     authority = (home.folder / "authority.crt").read_bytes()
     answer = post(home.facts.server, authority, STANDING, signed.data())
     theirs = answer.get("head")
-    if with_head and is_head(theirs):
+    if with_head and isinstance(theirs, dict) and is_head(theirs):
         home.audit.record(
             Event.HEAD_SEEN, site=COORDINATOR, number=theirs["number"], hash=theirs["hash"]
         )
