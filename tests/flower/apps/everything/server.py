@@ -58,7 +58,7 @@ def main(grid: Grid, context: Context) -> None:
                 action="clipped"), 0.0, 3.0, NODES)  # fmt: skip
     found["clipped"] = told(clipped.start(grid, arrays, 1, 60), arrays)
     half = Half(fraction_train=0.5, fraction_evaluate=0.0)
-    half.start(grid, arrays, 1, 60)
+    half.start(grid, arrays, 1, 60, ConfigRecord({"lr": 0.25, "values": [1, 2]}))
     found["half"] = half.heard
     found["loop"] = loop(grid)
     Path("found.json").write_text(json.dumps(found, indent=1, sort_keys=True))
@@ -77,17 +77,17 @@ class Spoiled(FedAvg):
             yield message
 
 
-class Half(FedAvg):
-    """FedAvg that notes how many nodes answered."""
+def evaluated(server_round: int, arrays: ArrayRecord) -> MetricRecord:
+    return MetricRecord({"sum": float(sum(w.sum() for w in arrays.to_numpy_ndarrays()))})
+
+
+class Half(Spoiled):
+    """Notes how many nodes answered; which they are is chance, so they keep no state of it."""
 
     def aggregate_train(self, server_round, replies):
         replies = list(replies)
         self.heard = len(replies), len({reply.metadata.src_node_id for reply in replies})
         return super().aggregate_train(server_round, replies)
-
-
-def evaluated(server_round: int, arrays: ArrayRecord) -> MetricRecord:
-    return MetricRecord({"sum": float(sum(w.sum() for w in arrays.to_numpy_ndarrays()))})
 
 
 def told(result, before: ArrayRecord) -> dict:
