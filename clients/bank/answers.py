@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from flwr.app import RecordDict
 
 from fedsys.clients.bank.home import BankHome
+from fedsys.clients.bank.memory import Memory
 from fedsys.clients.trainer import Trainer
-from fedsys.errors import DataError, FedsysError, IdentityError, PolicyError
+from fedsys.errors import DataError, FedsysError, IdentityError, PolicyError, StorageError
 from fedsys.federation.messages import (
     ASK,
     STATISTICS,
@@ -50,7 +51,7 @@ class Answers:
 
     def __init__(self, home: BankHome, told: Told = lambda line: None) -> None:
         self._home, self._told = home, told
-        self._kept = RecordDict()
+        self._memory = Memory(home.folder / "memory")
         self._ready: _Ready | None = None
         self._rows: tuple[str, Examples] | None = None
 
@@ -59,10 +60,22 @@ class Answers:
         if ASK in content:
             return self._statistics(content)
 
-        def member(experiment: str, client: int) -> Member:
-            return self._member(content, experiment, client)
+        before: dict[str, object] = {}
 
-        return answer(content, self._kept, member, self._failed)
+        def member(experiment: str, client: int) -> Member:
+            found = self._member(content, experiment, client)
+            self._memory.load(experiment)
+            before[experiment] = self._memory.held(experiment)
+            return found
+
+        reply = answer(content, self._memory.kept, member, self._failed)
+        try:
+            for job, held in before.items():
+                self._memory.save(job, held)
+        except StorageError as error:  # what is not on the disk must not be counted on
+            self._failed(Code.MEMORY, error)
+            return failed(None, Code.MEMORY)
+        return reply
 
     def refuse(self, content: RecordDict) -> RecordDict:
         """The answer to a message of a run with code in it."""
