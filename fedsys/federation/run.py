@@ -18,6 +18,7 @@ from fedsys.federation.banks import Bank
 from fedsys.federation.home import Home
 from fedsys.federation.jobs import DONE, RUNNING, JobFolder
 from fedsys.federation.messages import JOB, job_record
+from fedsys.federation.received import Received
 from fedsys.federation.request import Request
 from fedsys.federation.statistics import gather, preparation
 from fedsys.flower.engine import GridEngine
@@ -35,6 +36,10 @@ from fedsys.trust.jobs import Job, open_job, sign_job
 from fedsys.trust.signing import ring
 
 Told = Callable[[str], None]
+
+
+class Abandoned(QuorumError):
+    """A round that no bank at all had a part in, time and again."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,9 @@ def run_job(
         )
     names = {bank.number: bank.name for bank in banks}
     state, checkpoints = _found(folder, assembled, told)
-    engine = _engine(assembled, grid, nodes, names, told)
     run_id = job.digest[:16]
+    received = Received(home.audit, run_id, names)
+    engine = _engine(assembled, grid, nodes, names, told, received)
     if state.round:
         home.audit.record(Event.RESUMED, run=run_id, round=state.round)
     else:
@@ -95,6 +101,7 @@ def run_job(
     while state.round < job.terms.rounds:
         for after, happened in _rounds(assembled, state, engine):
             told(_line(job, happened))
+            received.record(happened)
             if not happened.moved:  # the round is done again, and nothing of it is kept
                 abandoned += 1
                 _abandon(home, job, run_id, names, happened, abandoned)
@@ -129,7 +136,8 @@ def _rounds(
 def _abandon(
     home: Home, job: Job, run_id: str, names: Mapping[int, str], happened: Round, tries: int
 ) -> None:
-    """Writes down that a round had too few banks. Raises QuorumError after PATIENCE tries."""
+    """Writes down that a round had too few banks. Raises QuorumError after PATIENCE tries,
+    Abandoned where no bank was there."""
     aggregate, needed = happened.aggregate, job.terms.quorum
     admitted = len(aggregate.admitted)
     home.audit.record(
@@ -141,7 +149,8 @@ def _abandon(
     )
     if tries >= PATIENCE:
         missing = ", ".join(f"{names[one.client]} ({one.reason})" for one in aggregate.refused)
-        raise QuorumError(
+        kind = QuorumError if admitted else Abandoned
+        raise kind(
             f"round {happened.number}: {admitted} of {needed} banks that are needed, {tries} times "
             f"in a row; missing: {missing}; when they are back: fedsys federation resume "
             f"{job.terms.name}"
@@ -193,6 +202,7 @@ def _engine(
     nodes: Mapping[int, int],
     names: Mapping[int, str],
     told: Told,
+    received: Received,
 ) -> GridEngine:
     terms = assembled.job.terms
     record = job_record(assembled.signed, assembled.preparation)
@@ -214,6 +224,7 @@ def _engine(
         node_of=grid.node_of(nodes),
         waiting=Waiting(deadline=terms.deadline),
         told=hear,
+        check=received.note,
         dress=dress,
     )
 

@@ -10,15 +10,17 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fedsys.errors import FedsysError, QuorumError
+from fedsys.errors import FedsysError, QuorumError, StorageError
 from fedsys.federation.banks import Bank, Banks
 from fedsys.federation.home import Home
-from fedsys.federation.jobs import PAUSED, JobFolder, next_job
+from fedsys.federation.jobs import FAILED, PAUSED, JobFolder, next_job
 from fedsys.flower import superlink
 from fedsys.flower.runtime import Access, DeployedGrid, admit_nodes
+from fedsys.trust.events import Event, code_of
 
 IDLE_SECONDS = 0.2
 
@@ -63,18 +65,32 @@ def _run(
     grid: DeployedGrid,
     told: Callable[[str], None],
 ) -> None:
-    from fedsys.federation.run import run_job
+    from fedsys.federation.run import Abandoned, run_job
 
     told(f"{job.name}: begins")
     try:
         run_job(home, job, banks, nodes, grid, told)
         told(f"{job.name}: done")
-    except QuorumError as error:
-        job.failed(error, PAUSED)
-        told(f"{job.name}: paused: {error}")
+    except Abandoned as error:
+        _stopped(home, job, error, FAILED, told)
+    except (QuorumError, StorageError) as error:  # banks come back, and disks get room
+        _stopped(home, job, error, PAUSED, told)
     except FedsysError as error:
-        job.failed(error)
-        told(f"{job.name}: failed: {error}")
+        _stopped(home, job, error, FAILED, told)
+
+
+def _stopped(
+    home: Home, job: JobFolder, error: FedsysError, status: str, told: Callable[[str], None]
+) -> None:
+    """Writes down that a job does not go on by itself. Raises StorageError where it cannot: the
+    job then goes on when the server is started again."""
+    job.failed(error, status)
+    told(f"{job.name}: {status}: {error}")
+    said = job.status
+    if said.job:
+        with suppress(StorageError):  # its status says it, too
+            run, code = said.job[:16], str(code_of(error))
+            home.audit.record(Event.PAUSED, run=run, round=said.round, code=code)
 
 
 class _Nodes:

@@ -14,6 +14,7 @@ What goes wrong at a client travels as a code: texts and values stay where the r
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -233,6 +234,19 @@ def _heading(instruction: Instruction) -> dict[str, Any]:
         "round": instruction.round,
         "client": instruction.client,
     }
+
+
+def update_digest(content: RecordDict) -> tuple[str, int]:
+    """(SHA-256, bytes) of the update in an answer, as both sides write it down: what they sent and
+    got, whatever it holds. Those of nothing where there is none."""
+    update = content.get(UPDATE)
+    digest, size = hashlib.sha256(), 0
+    for name, array in update.items() if isinstance(update, ArrayRecord) else ():
+        said = f"{name}\0{array.dtype}\0{array.shape}\0{len(array.data)}\0"
+        digest.update(said.encode("utf-8", "surrogatepass"))
+        digest.update(array.data)
+        size += len(array.data)
+    return digest.hexdigest(), size
 
 
 # --- both sides ---------------------------------------------------------------------------------
