@@ -158,18 +158,23 @@ def _install_packages(part: Path, log: Path, say: Callable[[str], None]) -> None
     options = ["--no-deps", "--only-binary", ":all:", "--require-hashes"]
     quiet = ["--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
     pip = [str(_python(part)), "-m", "pip", "install", *options, *quiet, "-r", str(REQUIREMENTS)]
-    _run(pip, log, part, heard)
+    _run(pip, log, part, heard, network=True)
 
 
 def _run(
-    command: list[str], log: Path, part: Path, heard: Callable[[str], None] = lambda line: None
+    command: list[str],
+    log: Path,
+    part: Path,
+    heard: Callable[[str], None] = lambda line: None,
+    *,
+    network: bool = False,
 ) -> None:
     """Runs a command with its output in the log, and tells each line of it."""
     ended = log.with_suffix(".ended")
     ended.unlink(missing_ok=True)
     with open(log) as lines:
         lines.seek(0, os.SEEK_END)
-        kept = Kept(command, log=log, ended=ended, removed=part, network=True, variables=QUIET)
+        kept = Kept(command, log=log, ended=ended, removed=part, network=network, variables=QUIET)
         try:
             said, running = "", True
             while running:
