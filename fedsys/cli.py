@@ -284,6 +284,21 @@ def report(name: str, out: Path) -> None:
     click.echo(Run.open(name, out).report())
 
 
+@command.command()
+@click.option("--home", type=click.Path(path_type=Path), metavar="DIR",
+              help="Folder of federations and banks [$FEDSYS_HOME, else the user's data].")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(home: Path | None, as_json: bool) -> int:
+    """Says what is wrong here, and the command that mends it."""
+    import json
+
+    from fedsys import doctor as doctors
+
+    checks = doctors.examine(home)
+    click.echo(json.dumps(doctors.table(checks)) if as_json else doctors.text(checks))
+    return doctors.code_of(checks)
+
+
 for each in (engines, demo, federation, bank, edge.export, edge.inspect, edge.verify):
     command.add_command(each)
 

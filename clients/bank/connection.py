@@ -16,6 +16,8 @@ from contextlib import suppress
 from http.client import HTTPException, HTTPSConnection
 from typing import Any
 
+from cryptography import x509
+
 from fedsys.errors import (
     DataError,
     EngineError,
@@ -78,6 +80,23 @@ def post(server: str, authority: bytes, purpose: str, data: bytes) -> dict[str, 
         kind = _ERRORS.get(str(table.get("code")), EngineError)
         raise kind(f"coordinator: {_shown(str(table['error']))}")
     return table
+
+
+def server_certificate(server: str, authority: bytes) -> x509.Certificate:
+    """The server's certificate, which is of this authority and for that host.
+
+    Raises NetworkError and IdentityError as `post` does.
+    """
+    host, _, port = server.rpartition(":")
+    host = host.strip("[]")
+    try:
+        line = socket.create_connection((host, int(port)), SECONDS)
+        with line, trusting(authority).wrap_socket(line, server_hostname=host) as secure:
+            data = secure.getpeercert(binary_form=True)
+    except OSError as error:
+        raise explained(server, error) from None
+    assert data is not None  # else it was not verified
+    return x509.load_der_x509_certificate(data)
 
 
 def clock_difference(table: Mapping[str, Any], now: float | None = None) -> float:

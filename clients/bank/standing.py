@@ -15,6 +15,7 @@ from fedsys.federation.enrolment import COORDINATOR, STANDING
 from fedsys.federation.standing import JOBS, is_head
 from fedsys.trust.events import Event
 from fedsys.trust.jobs import Job, open_job, version
+from fedsys.trust.keyfiles import read_public
 from fedsys.trust.signing import sign
 
 Told = Callable[[str], None]
@@ -50,7 +51,7 @@ def ask(home: BankHome, with_head: bool = True) -> Heard:
         "head": None if head is None else {"number": head.number, "hash": head.hash},
     }
     signed = sign(home.keys.signing, body, purpose=STANDING, audience=home.facts.federation)
-    authority = (home.folder / "authority.crt").read_bytes()
+    authority = read_public(home.folder / "authority.crt")
     answer = post(home.facts.server, authority, STANDING, signed.data())
     theirs = answer.get("head")
     if with_head and isinstance(theirs, dict) and is_head(theirs):

@@ -260,7 +260,17 @@ def serve(name: str | None, home: Path | None, as_json: bool) -> int:
     with alone(found.folder, f"the server of {found.facts.name}"):
         from fedsys.federation.server import serve as run
 
-        return until_ended(lambda: run(found, tell))
+        return until_ended(lambda: run(found, tell, _warm))
+
+
+def _warm() -> None:
+    """Loads TensorFlow, which takes seconds, before the first job."""
+    from fedsys.flower.loading import quiet_imports
+
+    with quiet_imports():
+        import keras
+
+        keras.ops.zeros(1)
 
 
 @federation.command()
@@ -290,11 +300,13 @@ def run(file: Path, dry_run: bool, name: str | None, home: Path | None, as_json:
     from fedsys.federation.proposal import foresee
     from fedsys.federation.request import Request
     from fedsys.federation.serving import holder
+    from fedsys.flower.loading import quiet_imports
     from fedsys.trust.description import describe
 
     found = _home(home, name)
     request = Request.read(file)
-    proposal = foresee(found, request)
+    with quiet_imports():
+        proposal = foresee(found, request)
     for line in proposal.warnings:
         _note(f"⚠ {line}")
     job = proposal.job
