@@ -286,10 +286,10 @@ def report(name: str, out: Path) -> None:
 
 @command.command()
 @click.option("--home", type=click.Path(path_type=Path), metavar="DIR",
-              help="Folder of federations and banks [$FEDSYS_HOME, else the user's data].")  # fmt: skip
+              help="Folder of both [$FEDSYS_HOME, else the user's data folder].")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(home: Path | None, as_json: bool) -> int:
-    """Says what is wrong here, and the command that mends it."""
+    """Says what is wrong here, with a federation or a bank, and the command that mends it."""
     import json
 
     from fedsys import doctor as doctors

@@ -125,16 +125,26 @@ def _free_memory() -> int | None:
 
 def orphans() -> list[tuple[int, str]]:
     """(process, program) of ours, and of this user, whose parent is gone."""
+    if "fedsys" in _command(Path("/proc/1"))[0]:  # a container's first process is a parent, too
+        return []
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError, ValueError, IndexError):
-            if folder.stat().st_uid != os.getuid():
-                continue
-            words = (folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
-            what = next((one for one in OURS if one in words), None)
-            state, parent = (
-                (folder / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[:2]
-            )
-            if what is not None and state != "Z" and int(parent) == 1:
+            what = next((one for one in OURS if one in _command(folder)[1]), None)
+            if what is not None and folder.stat().st_uid == os.getuid() and _is_orphan(folder):
                 found.append((int(folder.name), what))
     return sorted(found)
+
+
+def _command(folder: Path) -> tuple[str, list[str]]:
+    """A process' command line, as a text and in words; nothing where it cannot be read."""
+    with suppress(OSError):
+        text = (folder / "cmdline").read_bytes().decode("utf-8", "replace")
+        return text, text.split("\0")
+    return "", []
+
+
+def _is_orphan(folder: Path) -> bool:
+    """Whether a process lives, and its parent is the system's first."""
+    state, parent = (folder / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[:2]
+    return state != "Z" and parent == "1"
