@@ -1,6 +1,5 @@
 """quickstart-keras: A Flower / Keras app."""
 
-import keras
 from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
@@ -18,8 +17,7 @@ def main(grid: Grid, context: Context) -> None:
     fraction_train: float = context.run_config["fraction-train"]
 
     # Load the initial global model
-    keras.utils.set_random_seed(context.run_config["seed"])
-    model = load_model()
+    model = load_model(seed=context.run_config["seed"])
     arrays = ArrayRecord(model.get_weights())
 
     # Start strategy, run FedAvg until num_rounds is reached

@@ -10,14 +10,15 @@ from sklearn.datasets import load_digits
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 
-def load_model(learning_rate: float = 0.001):
+def load_model(learning_rate: float = 0.001, seed: int = 0):
+    initial = keras.initializers.GlorotUniform(seed)
     model = keras.Sequential(
         [
             keras.Input(shape=(8, 8, 1)),
-            layers.Conv2D(8, kernel_size=(3, 3), activation="relu"),
+            layers.Conv2D(8, (3, 3), activation="relu", kernel_initializer=initial),
             layers.MaxPooling2D(pool_size=(2, 2)),
             layers.Flatten(),
-            layers.Dense(10, activation="softmax"),
+            layers.Dense(10, activation="softmax", kernel_initializer=initial),
         ]
     )
     model.compile(
