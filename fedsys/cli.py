@@ -155,9 +155,9 @@ def simulate(
     """
     from fedsys.flower import command as flower
 
-    engine = _engine(engine, ray)
     if app is not None:
-        beside = {"FILE": file, "--set": settings, "--resume": resume, "--engine": engine}
+        beside = {"FILE": file, "--set": settings, "--resume": resume, "--engine": engine,
+                  "--ray": ray}  # fmt: skip
         others = [f"--{key.replace('_', '-')}" for key in KEYS if options[key] and key != "seed"]
         return flower.simulate_app(
             app,
@@ -171,6 +171,7 @@ def simulate(
             others=[*(name for name, value in beside.items() if value), *others],
         )
     flower.refuse_without_app(run_config, nodes)
+    engine = _engine(engine, ray)
 
     from fedsys.console import Console
     from fedsys.engines import chosen
