@@ -107,12 +107,12 @@ def _banks(home: Home, nodes: dict[bytes, bool] | None) -> list[BankView]:
 
 def _nodes(home: Home) -> dict[bytes, bool] | None:
     """Node's public key -> whether it is connected; None where the server does not answer."""
-    from fedsys.flower import compat_nodes
+    from fedsys.flower import compat_grid, compat_nodes
     from fedsys.flower.runtime import Access
 
     try:
         with Access.of(home.server()).control() as control:
-            return compat_nodes.online(control)
+            return compat_grid.online(control)
     except Exception as error:  # it may be starting, or ending
         if not compat_nodes.is_away(error):
             raise

@@ -42,7 +42,8 @@ def serve(
         access = Access.of(server)
         nodes = _Nodes(home, access)
         nodes.current()
-        with DeployedGrid(access, told, lambda: process.starts) as grid:
+        note = server.folder / "run"
+        with DeployedGrid(access, told, lambda: process.starts, note) as grid:
             told(f"{home.facts.name}: waiting for banks at {home.facts.address}")
             ready()
             while True:

@@ -17,7 +17,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from flwr.app import Message
-from flwr.supercore.task_identity import TaskIdentity
 
 from fedsys.flower import compat  # noqa: F401  sets what Flower reads when it is imported
 
@@ -105,7 +104,7 @@ def _deactivate(address: str, authority: Any, keys: Any, node: int) -> None:
     from flwr.supernode.fleet_http_client import FleetHttpClient
     from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-    interceptors = [_version("SuperNode"), NodeAuthHttpInterceptor(*keys)]
+    interceptors = [version("SuperNode"), NodeAuthHttpInterceptor(*keys)]
     client = FleetHttpClient.from_server_address(address, False, authority, interceptors)
     with client, suppress(httpx.HTTPError):  # not active, or no longer known: not in the way
         client.DeactivateNode(DeactivateNodeRequest(node_id=node))
@@ -117,149 +116,15 @@ def _pull_quickly(module: Any, name: str) -> None:
         setattr(module, name, partial(getattr(module, name), **QUICK_PULL))
 
 
-def _version(component: str) -> Any:
+def version(component: str) -> Any:
+    """Tells the other side our version of Flower, as it wants to know."""
     from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
     return RuntimeVersionHttpInterceptor(component_name=component)
 
 
-# The server's side: its nodes, and runs that we drive.
-
-
-def control(address: str, authority: bytes, headers: dict[str, str]) -> Any:
-    """A client of the SuperLink's Control API. authority: the CA's certificate as a PEM."""
-    from flwr.supercore.control.control_http_client import ControlHttpClient
-
-    interceptors = [_version("flwr"), Headers(headers)]
-    return ControlHttpClient.from_server_address(address, False, authority, interceptors)
-
-
-def registered(client: Any) -> dict[bytes, int]:
-    """Public key (PEM) -> node id, of all nodes that may join."""
-    from flwr.proto.control_pb2 import ListNodesRequest
-
-    nodes = client.ListNodes(ListNodesRequest()).nodes_info
-    return {bytes(node.public_key): node.node_id for node in nodes if node.status != "unregistered"}
-
-
-def online(client: Any) -> dict[bytes, bool]:
-    """Public key (PEM) -> whether the node is connected, of all nodes that may join."""
-    from flwr.proto.control_pb2 import ListNodesRequest
-
-    nodes = client.ListNodes(ListNodesRequest()).nodes_info
-    return {
-        bytes(node.public_key): node.status == "online"
-        for node in nodes
-        if node.status != "unregistered"
-    }
-
-
-def register(client: Any, public_key: bytes) -> int:
-    """Lets a node join, and gives its id."""
-    from flwr.proto.control_pb2 import RegisterNodeRequest
-
-    return int(client.RegisterNode(RegisterNodeRequest(public_key=public_key)).node_id)
-
-
-def unregister(client: Any, node: int) -> None:
-    """Keeps a node out from now on."""
-    from flwr.proto.control_pb2 import UnregisterNodeRequest
-
-    client.UnregisterNode(UnregisterNodeRequest(node_id=node))
-
-
-def start_run(client: Any, bundle: bytes) -> int:
-    """Creates a run, which then waits for somebody to claim its server's task."""
-    import hashlib
-
-    from flwr.proto.control_pb2 import StartRunRequest
-    from flwr.proto.fab_pb2 import Fab
-
-    fab = Fab(hash_str=hashlib.sha256(bundle).hexdigest(), content=bundle)
-    return int(client.StartRun(StartRunRequest(fab=fab)).run_id)
-
-
-def stop_run(client: Any, run_id: int) -> None:
-    """Ends a run; what its nodes still hold of it is dropped."""
-    from flwr.proto.control_pb2 import StopRunRequest
-
-    client.StopRun(StopRunRequest(run_id=run_id))
-
-
-def claimed_grid(
-    address: str, authority: bytes, headers: dict[str, str], secret: bytes, run_id: int
-) -> Any:
-    """The grid of a run whose server's task is claimed, as a ServerApp's process would do it.
-
-    secret: of the SuperLink's executor. Gives None where the task is not there to be claimed.
-    """
-    from flwr.common.serde import run_from_proto
-    from flwr.proto.runtime_pb2 import PullTaskInputRequest
-    from flwr.superlink.grid import HttpGrid
-
-    token = _claimed(_executor(address, authority, headers, secret), "flwr-serverapp", run_id)
-    if token is None:
-        return None
-
-    class OurGrid(HttpGrid):
-        def _connect(self) -> None:
-            super()._connect()
-            assert self._client is not None
-            self._client._interceptors = (*self._client._interceptors, Headers(headers))
-
-    _pull_quickly(import_module("flwr.superlink.grid.http_grid"), "pull_objects")
-    grid = OurGrid(address, False, authority, token=token)
-    grid._retry_invoker = _Patient()  # type: ignore[assignment]
-    given = grid._runtime_client.PullTaskInput(PullTaskInputRequest())
-    grid.set_run(run_from_proto(given.run))
-    TaskIdentity.task_id = given.task_id
-    TaskIdentity.run_id = given.run.run_id
-    TaskIdentity.node_id = given.context.node_id
-    return grid
-
-
-PATIENCE = 60.0
-"""Seconds that a server which does not answer is asked again and again."""
-
-
-MESSAGE_SECONDS = 10.0
-"""How long a task's message may be later than the task."""
-
-
-class _Patient:
-    """Asks again while the server is away. Flower's own way ends this process where a token is
-    no longer valid, which is no reason to here: see `run_is_over`."""
-
-    def invoke(self, ask: Callable[[], Any]) -> Any:
-        import httpx
-
-        end, pause = time.monotonic() + PATIENCE, 0.05
-        while True:
-            try:
-                return ask()
-            except (httpx.TransportError, httpx.HTTPStatusError) as error:
-                answer = getattr(error, "response", None)
-                away = answer is None or answer.status_code in (502, 503, 504)
-                if not away or time.monotonic() > end:
-                    raise
-            time.sleep(pause)
-            pause = min(1.0, 2 * pause)
-
-
-def run_is_over(error: Exception) -> bool:
-    """Whether an error of a grid means that its run has ended, or was never there."""
-    answer = getattr(error, "response", None)
-    return answer is not None and answer.status_code in (400, 401, 403, 404)
-
-
-def is_away(error: Exception) -> bool:
-    """Whether an error means that the other side does not answer, or no longer knows the task."""
-    import httpx
-
-    return isinstance(error, httpx.HTTPError)
-
-
-def _executor(address: str, authority: bytes | None, headers: dict[str, str], secret: bytes) -> Any:
+def executor(address: str, authority: bytes | None, headers: dict[str, str], secret: bytes) -> Any:
+    """A client of a Runtime API that may claim tasks. authority: None for plain HTTP."""
     from flwr.supercore.interceptors import SuperExecAuthHttpInterceptor
     from flwr.supercore.runtime import RuntimeHttpClient
 
@@ -267,11 +132,11 @@ def _executor(address: str, authority: bytes | None, headers: dict[str, str], se
         master_secret=secret, protected_methods={"/flwr.proto.Runtime/AcquireTask"}
     )
     return RuntimeHttpClient.from_server_address(
-        address, authority is None, authority, [_version("SuperExec"), Headers(headers), signed]
+        address, authority is None, authority, [version("SuperExec"), Headers(headers), signed]
     )
 
 
-def _claimed(executor: Any, component: str, run_id: int | None = None) -> str | None:
+def claimed(executor: Any, component: str, run_id: int | None = None) -> str | None:
     """The token of the oldest task that waits; of that run, if one is given."""
     from flwr.proto.runtime_pb2 import AcquireTaskRequest
     from flwr.supercore.constant import TaskType
@@ -283,6 +148,13 @@ def _claimed(executor: Any, component: str, run_id: int | None = None) -> str | 
             return None
         if run_id in (None, given.task.run_id):
             return str(given.token)
+
+
+def is_away(error: Exception) -> bool:
+    """Whether an error means that the other side does not answer, or no longer knows the task."""
+    import httpx
+
+    return isinstance(error, httpx.HTTPError)
 
 
 def beat(client: Any) -> bool:
@@ -297,6 +169,10 @@ def beat(client: Any) -> bool:
 
 class TaskGone(Exception):
     """A task whose message is not there: its run ended while the node was receiving it."""
+
+
+MESSAGE_SECONDS = 10.0
+"""How long a task's message may be later than the task."""
 
 
 class NodeTasks:
@@ -323,15 +199,15 @@ class NodeTasks:
         app: Any = import_module("flwr.supernode.runtime.run_clientapp")
         _pull_quickly(app, "pull_and_inflate_object_from_tree")
         self._app = app
-        self._executor = _executor(address, None, {}, secret)
+        self._executor = executor(address, None, {}, secret)
         self._token = RuntimeTokenHttpInterceptor("none yet")
         self.client = Client.from_server_address(
-            address, True, None, [_version("flwr-clientapp"), self._token]
+            address, True, None, [version("flwr-clientapp"), self._token]
         )
 
     def claim(self) -> bool:
         """Takes the next task, if there is one."""
-        token = _claimed(self._executor, "flwr-clientapp")
+        token = claimed(self._executor, "flwr-clientapp")
         if token is not None:
             self._token._token = token
         return token is not None

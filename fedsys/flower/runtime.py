@@ -23,11 +23,12 @@ from flwr.app import Error, Message, Metadata, RecordDict
 from flwr.serverapp import Grid
 
 from fedsys.errors import EngineError
-from fedsys.flower import compat, compat_nodes
+from fedsys.flower import compat, compat_grid, compat_nodes
 from fedsys.flower.bundle import bundle, bundle_hash
 from fedsys.flower.guard import HEADER
 from fedsys.flower.mail import NodeOf
 from fedsys.flower.superlink import SuperLink
+from fedsys.storage import write_atomic
 
 NODES_SECONDS = 0.5
 """How long what the server says of its nodes is believed."""
@@ -64,18 +65,18 @@ class Access:
 
     def control(self) -> Any:
         """A client of the Control API; use it in a `with`."""
-        return compat_nodes.control(self.address, self.authority, self.headers)
+        return compat_grid.control(self.address, self.authority, self.headers)
 
 
 def admit_nodes(access: Access, keys: Iterable[bytes]) -> dict[bytes, int]:
     """Lets exactly these nodes join, by their public keys (PEM). Gives their ids."""
     wanted = list(keys)
     with access.control() as control:
-        known = compat_nodes.registered(control)
+        known = compat_grid.registered(control)
         for key, node in known.items():
             if key not in wanted:
-                compat_nodes.unregister(control, node)
-        return {key: known.get(key) or compat_nodes.register(control, key) for key in wanted}
+                compat_grid.unregister(control, node)
+        return {key: known.get(key) or compat_grid.register(control, key) for key in wanted}
 
 
 class DeployedGrid(Grid):
@@ -84,7 +85,8 @@ class DeployedGrid(Grid):
     Messages to a node that was started again since are reported as lost, at once, and so are all
     where the server was: it may have been killed while a node fetched its message. Where the run
     itself was lost, because the server was away for long, a new one is begun.
-    starts: how often the server was started. told: hears of a new run.
+    told: hears of a new run. starts: how often the server was started. note: a file that keeps the
+    run's id, so that a coordinator that was killed ends its last run when it begins the next.
     """
 
     def __init__(
@@ -92,9 +94,11 @@ class DeployedGrid(Grid):
         access: Access,
         told: Callable[[str], None] = lambda line: None,
         starts: Callable[[], int] = lambda: 1,
+        note: Path | None = None,
     ) -> None:
-        self._access, self._told, self._starts = access, told, starts
+        self._access, self._told, self._starts, self._note = access, told, starts, note
         self._grid: Any = None
+        self._coming: dict[str, compat_grid.Coming] = {}
         self._sent: dict[str, tuple[int, str, int]] = {}
         self._nodes: dict[int, Any] = {}
         self._seen = float("-inf")
@@ -170,22 +174,40 @@ class DeployedGrid(Grid):
         known = [name for name in wanted if name in self._sent]
         lost = [name for name in wanted if name not in self._sent]
         replies: list[Message] = []
-        if known:
-            try:
-                replies = self._grid.pull_messages(known)
-            except Exception as error:
-                self._lost_run(error)
-                return [_lost(name) for name in wanted]
-        for reply in replies:
-            self._sent.pop(reply.metadata.reply_to_message_id, None)
+        try:
+            fresh = [name for name in known if name not in self._coming]
+            for coming in compat_grid.claim_replies(self._grid, fresh) if fresh else ():
+                self._coming[coming.question] = coming
+            for name in known:
+                reply = self._fetched(name)
+                if reply is not None:
+                    self._forget(name)
+                    replies.append(reply)
+        except Exception as error:
+            self._lost_run(error)
+            return [*replies, *(_lost(name) for name in wanted if not _answered(name, replies))]
         online, starts = self._online(), self._starts()
         for name in known:
             node, since, sent = self._sent.get(name, (0, "", starts))
             again = node in online and _since(online[node]) != since
             if name in self._sent and (again or sent != starts):
-                del self._sent[name]
+                self._forget(name)
                 lost.append(name)
         return [*replies, *(_lost(name) for name in lost)]
+
+    def _fetched(self, name: str) -> Message | None:
+        """The reply to a message, if all of it is there."""
+        coming = self._coming.get(name)
+        if coming is None:
+            return None
+        try:
+            return compat_grid.fetch_reply(self._grid, coming)
+        except compat_nodes.TaskGone:
+            return _lost(name)
+
+    def _forget(self, name: str) -> None:
+        self._sent.pop(name, None)
+        self._coming.pop(name, None)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -206,8 +228,11 @@ class DeployedGrid(Grid):
     def _begin(self) -> None:
         access = self._access
         with access.control() as control:
-            run_id = compat_nodes.start_run(control, bundle())
-        grid = compat_nodes.claimed_grid(
+            self._end_last(control)
+            run_id = compat_grid.start_run(control, bundle())
+        if self._note is not None:
+            write_atomic(self._note, [str(run_id).encode()])
+        grid = compat_grid.claimed_grid(
             access.address, access.authority, access.headers, access.executor, run_id
         )
         if grid is None:
@@ -217,26 +242,32 @@ class DeployedGrid(Grid):
             )
         self._grid = grid
 
+    def _end_last(self, control: Any) -> None:
+        """Ends the run before this one: nodes may wait for a message that nobody completes."""
+        try:
+            last = int(self._note.read_text("ascii")) if self._note is not None else None
+        except (OSError, ValueError):
+            return
+        if last is not None:
+            _stopped(control, last)
+
     def _end(self) -> None:
         grid, self._grid = self._grid, None
         if grid is None:
             return
-        try:
-            with self._access.control() as control:
-                compat_nodes.stop_run(control, grid.run.run_id)
-        except Exception as error:  # the server may be gone, which ends the run as well
-            if not compat_nodes.is_away(error):
-                raise
+        with self._access.control() as control:
+            _stopped(control, grid.run.run_id)
         grid.close()
 
     def _lost_run(self, error: Exception) -> None:
-        """Begins a new run where the old one is over; raises all other errors."""
-        if not compat_nodes.run_is_over(error):
+        """Begins a new run where the old one is over or spoiled; raises all other errors."""
+        if not (compat_grid.run_is_over(error) or compat_grid.push_was_cut(error)):
             raise error
-        self._told("the server has given up the run in between; going on with a new one")
+        self._told("the server lost the run in between; going on with a new one")
         with self._lock:
             self._sent.clear()
-            self._grid.close()
+            self._coming.clear()
+            self._end()
             self._begin()
 
     def _beat(self) -> None:
@@ -258,6 +289,19 @@ class DeployedGrid(Grid):
                 self._nodes = {}
             self._seen = time.monotonic()
         return self._nodes
+
+
+def _stopped(control: Any, run_id: int) -> None:
+    """Ends a run, if it is there and has not ended."""
+    try:
+        compat_grid.stop_run(control, run_id)
+    except Exception as error:  # the server may be gone, which ends the run as well
+        if not compat_nodes.is_away(error):
+            raise
+
+
+def _answered(name: str, replies: list[Message]) -> bool:
+    return any(reply.metadata.reply_to_message_id == name for reply in replies)
 
 
 def _since(node: Any) -> str:

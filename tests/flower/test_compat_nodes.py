@@ -101,12 +101,14 @@ def test_clients_of_flowers_interfaces_are_made_as_here():
 
 
 def test_the_grid_can_be_told_a_run_and_how_long_to_wait():
-    from flwr.superlink.grid import HttpGrid, http_grid
+    from flwr.superlink.grid import HttpGrid
 
     assert parameters(HttpGrid) == ["runtime_api_address", "insecure", "root_certificates", "token"]
     grid = HttpGrid("127.0.0.1:1", False, None, token="x")
     assert hasattr(grid, "_retry_invoker"), f"{SERVER}: Flower's own would end our process"
-    assert {"initial_backoff", "backoff_cap"} <= set(parameters(http_grid.pull_objects))
+    assert hasattr(grid, "node"), f"{SERVER}: replies are fetched in its name"
+    for name in ("PullMessages", "PullObject", "ConfirmMessageReceived"):
+        assert hasattr(grid._runtime_client, name), f"{SERVER}: replies are fetched by parts"
     assert "_interceptors" in inspect.getsource(
         HttpGrid._connect.__globals__["RuntimeHttpClient"].__mro__[1]
     )

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 
 import numpy as np
@@ -11,12 +12,14 @@ pytest.importorskip("flwr", reason="Flower is not installed")
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from fedsys.flower import compat_nodes
+from fedsys.flower import compat_grid
+from fedsys.flower.mail import Waiting, exchange
 from fedsys.flower.runtime import DeployedGrid, admit_nodes
 from fedsys.trust.keys import make_keys
 from tests.flower.deployed import Deployed, message, until
 
 PATIENCE = 20.0
+WAIT = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +92,35 @@ def test_a_server_that_is_killed_leaves_the_run_and_says_what_may_be_lost(
     assert grid.run.run_id == run
 
 
+@pytest.mark.parametrize("seconds", [0.1, 0.4, 1.0, 2.0])
+def test_a_server_that_is_killed_amid_large_messages_loses_none(grid, deployed, processes, seconds):
+    """Whatever was on its way, in either direction, is sent again."""
+    server, array = processes[0], np.random.default_rng(1).normal(size=4_000_000)
+    killer = threading.Timer(seconds, lambda: os.kill(server.pid, signal.SIGKILL))
+    killer.start()
+    contents = dict(
+        exchange(
+            grid,
+            [0, 1],
+            lambda client: message(deployed.nodes[client], array).content,
+            grid.node_of(deployed.nodes),
+            round=1,
+            reply_bytes=array.nbytes,
+            waiting=Waiting(deadline=WAIT),
+        )
+    )
+    killer.join()
+    assert set(contents) == {0, 1}
+    for content in contents.values():
+        assert isinstance(content, RecordDict), content
+        np.testing.assert_array_equal(content["arrays"]["x"].numpy(), array + 1)
+
+
 def test_a_run_that_the_server_gave_up_is_begun_anew(grid, deployed):
     names = grid.push_messages([message(deployed.nodes[1], np.zeros(3, np.float32), sleep=0.5)])
     before = grid.run.run_id
     with deployed.access.control() as control:
-        compat_nodes.stop_run(control, before)
+        compat_grid.stop_run(control, before)
     replies = []
     until(lambda: replies.extend(grid.pull_messages(names)) or replies)
     assert replies[0].has_error()

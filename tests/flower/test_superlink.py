@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("flwr", reason="Flower is not installed")
 
 from fedsys.errors import NetworkError
-from fedsys.flower import compat_nodes
+from fedsys.flower import compat_grid
 from fedsys.flower.runtime import Access, admit_nodes
 from fedsys.flower.superlink import answers, supervised
 from fedsys.trust.keys import make_keys
@@ -81,9 +81,9 @@ def test_whoever_has_only_the_certificate_starts_no_run_and_registers_no_node(se
         assert ask(server, f"/v1/control/{path}") == 403
     assert ask(server, "/v1/runtime/acquire-task") == 403
     assert ask(server, "/docs") == 403
-    stranger = compat_nodes.control(server.address, server.authority.read_bytes(), {})
+    stranger = compat_grid.control(server.address, server.authority.read_bytes(), {})
     with stranger, pytest.raises(Exception, match="403"):
-        compat_nodes.start_run(stranger, b"evil")
+        compat_grid.start_run(stranger, b"evil")
 
 
 def test_the_coordinator_decides_which_nodes_may_join(server, running, tmp_path):
@@ -96,7 +96,7 @@ def test_the_coordinator_decides_which_nodes_may_join(server, running, tmp_path)
     assert both[first] == ids[first]
     assert list(admit_nodes(access, [second])) == [second]
     with access.control() as control:
-        assert list(compat_nodes.registered(control)) == [second]
+        assert list(compat_grid.registered(control)) == [second]
 
 
 def test_its_port_is_not_taken_from_another(server, running, folder):
@@ -122,7 +122,7 @@ def test_it_is_started_again_with_what_it_knew(server, running, said, tmp_path):
     until(lambda: running.pid not in (killed, None))
     running.wait_ready()
     with access.control() as control:
-        assert compat_nodes.registered(control)[key] == node
+        assert compat_grid.registered(control)[key] == node
     assert said == ["Flower's server ended (SIGKILL); starting it again"]
 
 
