@@ -208,6 +208,7 @@ def _typed(bank: str) -> str:
     try:
         typed: str = click.prompt("  type what it reads, or 'no'", err=True)
     except click.Abort:
+        _note("")  # ends the line of the question
         raise UsageError(
             f"{bank}: compare its fingerprint first: --fingerprint TEXT, or --yes if it was done"
         ) from None
