@@ -224,4 +224,4 @@ def audit(
     if not check_ and not others:
         shown(found.audit.path, as_json)
         return 0
-    return verified(found.audit.path, others, as_json)
+    return verified(found.audit.path, found.facts.name, others, as_json)

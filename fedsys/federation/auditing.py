@@ -31,10 +31,9 @@ def _short(item: object) -> str:
     return text[:12] if len(text) == 64 else text
 
 
-def verified(path: Path, others: Sequence[Path], as_json: bool) -> int:
-    """Verifies a log by itself and against others', prints what came of it, gives the exit code:
-    0 where all holds, IdentityError's where something was changed."""
-    site = _site(path)
+def verified(path: Path, site: str, others: Sequence[Path], as_json: bool) -> int:
+    """Verifies a site's log by itself and against others', prints what came of it, gives the exit
+    code: 0 where all holds, IdentityError's where something was changed."""
     held = [head for other in others for head in seen_heads(entries_of(other), site)]
     verdict = verify(path, held)
     findings = [(str(path), verdict.fault.text)] if verdict.fault else []

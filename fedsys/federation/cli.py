@@ -393,9 +393,10 @@ def audit(
 ) -> int:
     """Prints the log of who joined, what ran and what was refused, or verifies it."""
     from fedsys.federation.auditing import shown, verified
+    from fedsys.federation.enrolment import COORDINATOR
 
     found = _home(home, name)
     if not check and not others:
         shown(found.audit.path, as_json)
         return 0
-    return verified(found.audit.path, others, as_json)
+    return verified(found.audit.path, COORDINATOR, others, as_json)
