@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from fedsys.storage import write_atomic
@@ -60,7 +61,21 @@ def main(arguments: list[str]) -> None:
             said = json.dumps({"process": os.getpid(), "node": str(node)})
             write_atomic(Path(rest[1]), [said.encode()])
 
-        compat_nodes.run_supernode(rest[2:], Pauses(), stale, activated)
+        try:
+            compat_nodes.run_supernode(rest[2:], Pauses(), stale, activated)
+        finally:
+            _end_at_once()
+
+
+def _end_at_once() -> None:
+    """Ends a node whose main thread has ended. Its other threads would keep the process, and
+    nobody would see that it does nothing any more: so it was where a handshake was cut short."""
+    error = sys.exc_info()[1]
+    if error is not None and not isinstance(error, SystemExit):
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0 if error is None or getattr(error, "code", 1) in (None, 0) else 1)
 
 
 if __name__ == "__main__":
