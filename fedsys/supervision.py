@@ -243,8 +243,9 @@ def log_tail(path: Path) -> str:
 
 
 def say(line: str) -> None:
-    """Prints a line with the time, for a child's log."""
-    print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), line, flush=True)
+    """Prints a line with the time, for a child's log. A full disk is no reason to end."""
+    with suppress(OSError):
+        print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), line, flush=True)
 
 
 def said(log: str) -> list[str]:

@@ -19,14 +19,14 @@ def observed(record_property: Callable[[str, object], None]) -> Callable[[int, s
     return say
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
-    """Three banks, for all tests of a file."""
+    """Three banks, for all tests here: they leave it as they found it."""
     with Federation(tmp_path_factory.mktemp("faults"), 3).running() as federation:
         yield federation
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole(federation: Federation) -> Callable[[int], object]:
     """Number of rounds -> the weights after them, where nothing fails."""
     known: dict[int, object] = {}

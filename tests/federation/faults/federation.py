@@ -164,8 +164,15 @@ class Federation:
         """What a bank does wrong, in which rounds."""
         (self.banks[name].folder / "faults.json").write_text(json.dumps(faults))
 
+    def await_work(self, name: str, round: int) -> None:
+        """Waits until a bank trains in a round."""
+        path = self.banks[name].folder / "at_work"
+        until(lambda: path.exists() and path.read_text() == str(round), f"{name} in round {round}")
+
     def ask(self, **options: Any) -> JobFolder:
         """Asks for a job."""
+        for process in self.banks.values():
+            (process.folder / "at_work").unlink(missing_ok=True)
         options = {"model": "logistic", "local": LOCAL, "deadline": 120.0, **options}
         return submit(self.home, Request(name=f"job-{next(self._numbers)}", **options))
 

@@ -4,7 +4,8 @@
     spoiled.py trainer FOLDER ADDRESS READY
 
 FOLDER/faults.json says what to do in which round, such as {"3": "nan", "4": "slow 20"}; it is read
-anew with every message. All else is the real agent and the real trainer.
+anew with every message. FOLDER/at_work says in which round it trains. All else is the real agent
+and the real trainer.
 """
 
 import json
@@ -75,6 +76,7 @@ def be_trainer(folder: Path) -> None:
     class Trainer(answers.Trainer):  # type: ignore[misc]
         def train(self, round: int, *rest: Any) -> Any:
             kind, *value = fault(folder, round)
+            (folder / "at_work").write_text(str(round))
             if kind == "slow":
                 time.sleep(float(value[0]))
             if kind == "raise":

@@ -1,0 +1,105 @@
+"""Rows 17 and 18 of the fault matrix: keys, certificates and ports that are not what they should be.
+
+Each is told apart, in one line that says what to do.
+"""
+
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from fedsys.clients.bank.home import BankHome
+from fedsys.clients.bank.home import Facts as BankFacts
+from fedsys.federation.demo_data import SCHEMA
+from fedsys.federation.home import Facts, Home
+from fedsys.flower.superlink import LOOPBACK, free_port
+from fedsys.trust.identity import issue_server, make_authority, read_authority
+from tests.federation.faults.federation import Process, until
+from tests.flower.deployed import alive
+
+
+@contextmanager
+def plain_server():
+    """A server that does not speak TLS. Gives its port."""
+    with socket.create_server((LOOPBACK, 0)) as listening:
+
+        def answer():
+            with suppress(OSError):
+                while True:
+                    line, _ = listening.accept()
+                    with line:
+                        line.recv(1000)
+                        line.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield listening.getsockname()[1]
+
+
+@pytest.fixture
+def stranger(federation, tmp_path):
+    """An agent that never enrolled: (its process, once it has said one of some words)."""
+    agents = []
+
+    def started(server, authority, *words):
+        facts = BankFacts(
+            name="bank-x",
+            federation=federation.home.facts.name,
+            server=server,
+            coordinator=federation.home.keys.public.signing,
+            source=federation.bank("bank-a").facts.source,
+        )
+        home = BankHome.create(tmp_path / f"bank-{len(agents)}", facts, SCHEMA, authority)
+        agent = Process(home.folder, [sys.executable, "-m", "fedsys.clients.bank.agent"])
+        agent.start()
+        agents.append(agent)
+        until(lambda: any(word in agent.text() for word in words), f"a word of {words}")
+        return agent
+
+    yield started
+    for agent in agents:
+        agent.stop()
+
+
+def test_an_unknown_key_another_authority_and_no_tls_are_told_apart(
+    federation, stranger, tmp_path, observed
+):
+    address = federation.home.facts.address
+    ours = federation.home.authority_path.read_bytes()
+    unknown = stranger(address, ours, "does not let this bank in")
+    assert "fedsys federation approve" in unknown.text()
+    theirs = make_authority(tmp_path / "other", "other").certificate_path.read_bytes()
+    other = stranger(address, theirs, "is not the federation's server")
+    until(lambda: not alive(other.pid), "its end")
+    assert other.stop() == 5
+    with plain_server() as port:
+        plain = stranger(f"{LOOPBACK}:{port}", ours, "does not speak TLS")
+    assert "Traceback" not in unknown.text() + other.text() + plain.text()
+    assert "bank-x" not in federation.home.folder.joinpath("banks.json").read_text()
+    observed(17, "unknown key: not let in, ask the coordinator; other CA: exit code 5, not the "
+             "federation's server; no TLS: said so, and waited for")  # fmt: skip
+
+
+def test_a_server_whose_certificate_is_out_of_date_does_not_start(tmp_path, observed):
+    facts = Facts(name="late", host=LOOPBACK, port=free_port(), banks=2)
+    home = Home.create(tmp_path / "late", facts, SCHEMA)
+    long_ago = datetime.now(UTC) - timedelta(days=900)
+    authority = make_authority(tmp_path / "authority", "late", long_ago)
+    issue_server(tmp_path / "server", authority, [LOOPBACK], long_ago)
+    for name in ("authority", "server"):
+        (home.folder / name).rename(tmp_path / f"{name}-new")
+        (tmp_path / name).rename(home.folder / name)
+    assert read_authority(home.folder / "authority")
+    command = [sys.executable, "-m", "fedsys.federation.server", str(home.folder)]
+    done = subprocess.run(
+        [*command, str(tmp_path / "ready")],
+        stdin=subprocess.PIPE, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 5, done.stdout + done.stderr
+    assert "expired on" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (home.folder / "flower" / "state.db").exists(), "nothing was started"
+    observed(18, f"does not start, exit code 5: {done.stdout.strip().rpartition(': ')[0][-60:]}")

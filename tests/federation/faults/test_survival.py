@@ -1,0 +1,167 @@
+"""Rows 1 to 6, 20 and 21 of the fault matrix: what is killed, frozen, cut off or out of room.
+
+Whatever happens, a job ends with the weights of one that nothing happened to, or says why it does
+not go on, and goes on when it is told to.
+"""
+
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from fedsys.federation.jobs import resume_job
+from tests.federation.faults.federation import at_round, ended, lines, until, weights
+
+BAD, GOOD = "bank-c", ["bank-a", "bank-b"]
+FROZEN = float(os.environ.get("FAULTS_FROZEN_SECONDS", "8"))
+"""`python -m benchmarks.faults` has 30, as the measurement of Flower had."""
+LONG = {2: "slow 600"}
+"""A bank that is killed or cut off amid its round."""
+
+
+def kill_amid_round_two(federation, job):
+    federation.await_work(BAD, 2)
+    federation.plan(BAD, {})
+    federation.banks[BAD].kill()
+    assert job.status.round == 1
+
+
+def test_a_bank_that_is_killed_is_missed_named_and_waited_for(federation, whole, observed):
+    """Rows 1 and 2: with a quorum the others go on; without one the job pauses, and never hangs;
+    the bank is back less than a minute after it was killed, and the job ends as if it had not."""
+    wanted = whole(3)
+    federation.plan(BAD, LONG)
+    strict = federation.ask(rounds=3, quorum=3, deadline=6.0)
+    kill_amid_round_two(federation, strict)
+    try:
+        assert ended(strict) == "paused"
+        status = strict.status
+        assert (status.code, status.round) == (7, 1)
+        assert "of 3 banks that are needed" in status.error
+        assert f"missing: {BAD}" in status.error
+        assert f"resume {strict.name}" in status.error
+        paused = federation.audited("run paused")[-1]["details"]
+        assert paused == {"run": status.job[:16], "round": 1, "code": "quorum"}
+        observed(1, f"with quorum 3: paused, exit code 7: {status.error.partition(';')[0]}")
+        others = federation.ask(rounds=1, quorum=2, deadline=6.0)
+        assert ended(others) == "done"
+        assert lines(others)[0]["banks"] == GOOD
+        assert list(lines(others)[0]["missing"]) == [BAD]
+        observed(1, "with quorum 2: the two others aggregated, the missing one named")
+    finally:
+        begun = time.monotonic()
+        federation.banks[BAD].start()
+        until(federation.banks[BAD].is_ready, BAD)
+        seconds = time.monotonic() - begun
+    resume_job(strict)
+    assert ended(strict) == "done", strict.status.error
+    np.testing.assert_array_equal(weights(strict), wanted)
+    assert [line["round"] for line in lines(strict)] == [1, 2, 3]
+    lost = [one["details"] for one in federation.audited("bank lost")]
+    assert {"run": strict.status.job[:16], "round": 2, "bank": BAD} in lost
+    observed(2, f"in again {seconds:.0f} s after it was started again; job resumed: same weights")
+
+
+def test_a_coordinator_that_is_killed_resumes_even_from_the_checkpoint_before(
+    federation, whole, observed
+):
+    """Rows 3 and 21: kill -9 of the server and all it started; its last checkpoint is damaged."""
+    wanted = whole(4)
+    federation.plan(BAD, {3: "slow 600"})
+    job = federation.ask(rounds=4, quorum=3, deadline=90.0)
+    federation.await_work(BAD, 3)
+    federation.plan(BAD, {})
+    federation.server.kill()
+    federation.banks[BAD].kill()  # it would sleep on
+    newest = sorted((job.folder / "checkpoints").glob("round-*.checkpoint"))[-1]
+    assert newest.name == "round-00000002.checkpoint"
+    newest.write_bytes(newest.read_bytes()[:-7])
+    federation.server.start()
+    federation.banks[BAD].start()
+    assert ended(job) == "done", job.status.error
+    for process in federation.processes:
+        until(process.is_ready, process.folder.name)
+    np.testing.assert_array_equal(weights(job), wanted)
+    assert [line["round"] for line in lines(job)] == [1, 2, 3, 4]
+    assert "going on from the checkpoint before it" in federation.server.text()
+    resumed = [one["details"] for one in federation.audited("run resumed")]
+    assert {"run": job.status.job[:16], "round": 1} in resumed
+    observed(3, "resumed at its round; weights bit-equal to an uninterrupted run")
+    observed(21, "checksum: told, went on from the checkpoint before; same weights")
+
+
+@pytest.mark.parametrize("what", ["line", "bank", "server"])
+def test_silence_within_a_deadline_costs_nothing(federation, whole, observed, what):
+    """Row 5: a line that is cut, a bank or a server that is frozen, and later goes on."""
+    wanted = whole(3)
+    federation.plan(BAD, {2: "slow 2"})
+    job = federation.ask(rounds=3, quorum=3, deadline=90.0)
+    federation.await_work(BAD, 2)
+    line, process = federation.proxies[BAD], federation.banks[BAD]
+    process = federation.server if what == "server" else process
+    stop, go = (line.cut, line.mend) if what == "line" else (process.freeze, process.thaw)
+    stop()
+    time.sleep(FROZEN)
+    go()
+    assert ended(job) == "done", job.status.error
+    federation.plan(BAD, {})
+    np.testing.assert_array_equal(weights(job), wanted)
+    observed(5, f"{what} silent for {FROZEN:.0f} s: waited for, same weights")
+
+
+def test_a_job_that_no_bank_answers_fails_and_never_says_it_is_done(federation, whole, observed):
+    """Row 6."""
+    wanted = whole(2)
+    for process in federation.banks.values():
+        process.freeze()
+    try:
+        job = federation.ask(rounds=2, quorum=2, deadline=4.0)
+        assert ended(job) == "failed"
+        assert (job.status.code, job.status.round) == (7, 0)
+        assert all(name in job.status.error for name in federation.names)
+        assert not job.weights.exists()
+        run = job.status.job[:16]
+        abandoned = [
+            one["details"]
+            for one in federation.audited("round abandoned")
+            if one["details"]["run"] == run
+        ]
+        assert abandoned == [{"run": run, "round": 1, "admitted": 0, "needed": 2}] * 3
+        command = ["federation", "watch", job.name, "--folder", str(federation.home.folder)]
+        watched = subprocess.run(
+            [sys.executable, "-m", "fedsys", *command], capture_output=True, text=True, timeout=300
+        )
+        assert watched.returncode == 7, watched.stderr
+    finally:
+        for process in federation.banks.values():
+            process.thaw()
+    resume_job(job)
+    assert ended(job) == "done", job.status.error
+    np.testing.assert_array_equal(weights(job), wanted)
+    observed(6, "round abandoned 3 times, then the job failed with exit code 7; resumed later")
+
+
+def test_a_disk_without_room_pauses_a_job_that_goes_on_when_there_is_room(
+    federation, whole, observed
+):
+    """Row 20."""
+    wanted = whole(3)
+    federation.plan(BAD, {2: "slow 3"})
+    job = federation.ask(rounds=3, quorum=3)
+    federation.await_work(BAD, 2)
+    federation.limit_files(1000)
+    try:
+        assert ended(job) == "paused"
+        assert job.status.round == 1
+        assert "make room there" in job.status.error
+    finally:
+        federation.limit_files(None)
+        federation.plan(BAD, {})
+    at_round(job, 1)
+    resume_job(job)
+    assert ended(job) == "done", job.status.error
+    np.testing.assert_array_equal(weights(job), wanted)
+    observed(20, "paused, its last checkpoint kept; went on when there was room: same weights")
