@@ -15,7 +15,7 @@ from typing import Any
 from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedsys.flower.compat_nodes import Headers, TaskGone, claimed, executor, version
+from fedsys.flower.compat_nodes import Headers, TaskGone, claimed, executor, unpacked, version
 
 
 def control(address: str, authority: bytes, headers: dict[str, str]) -> Any:
@@ -195,6 +195,8 @@ def fetch_reply(grid: Any, coming: Coming) -> Message | None:
     )
     message: Any = inflate_object_from_contents(coming.name, coming.contents)
     message.metadata.__dict__["_message_id"] = coming.name
+    if message.has_content():
+        message.content = unpacked(message.content)
     return message
 
 

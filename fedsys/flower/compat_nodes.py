@@ -16,7 +16,7 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedsys.flower import compat  # noqa: F401  sets what Flower reads when it is imported
 
@@ -164,6 +164,43 @@ def beat(client: Any) -> bool:
     return bool(client.SendTaskHeartbeat(SendTaskHeartbeatRequest()).success)
 
 
+# A small message in one piece: Flower sends each record and each array by itself.
+
+PACKED = "fedsys.packed"
+SMALL = 1 << 20
+"""Bytes up to which a message is packed. Of large ones Flower stores what is equal for all banks
+once, and sends the pieces side by side."""
+
+
+def packed(content: RecordDict) -> RecordDict:
+    """The content as one record, where it is small."""
+    from flwr.common.serde import recorddict_to_proto
+
+    arrays = [array for record in content.array_records.values() for array in record.values()]
+    if sum(len(array.data) for array in arrays) > SMALL:
+        return content
+    data = recorddict_to_proto(content).SerializeToString(deterministic=True)
+    return RecordDict({PACKED: ConfigRecord({"content": data})}) if len(data) <= SMALL else content
+
+
+def unpacked(content: RecordDict) -> RecordDict:
+    """The content as it was before it was packed; nothing at all where it cannot be read."""
+    if PACKED not in content:
+        return content
+    from flwr.common.serde import recorddict_from_proto
+    from flwr.proto.recorddict_pb2 import RecordDict as Proto
+
+    malformed = import_module("google.protobuf.message").DecodeError
+    record = content[PACKED]
+    data = record.get("content") if isinstance(record, ConfigRecord) else None
+    try:
+        if not isinstance(data, bytes) or len(data) > SMALL:
+            raise ValueError("is no packed content")
+        return recorddict_from_proto(Proto.FromString(data))
+    except (malformed, ValueError, TypeError, KeyError, AttributeError):
+        return RecordDict()
+
+
 # The bank's side: the messages that a SuperNode has for its app.
 
 
@@ -223,11 +260,13 @@ class NodeTasks:
             message, context, run, _ = self._app.pull_task_input(self.client)
         except (RuntimeError, ObjectPullError) as error:
             raise TaskGone(str(error)) from None
+        message.content = unpacked(message.content)
         return message, run.fab_hash, context
 
     def finish(self, reply: Message, context: Any) -> None:
         """Sends the reply and ends the task."""
         from flwr.common.constant import SubStatus
 
+        reply.content = packed(reply.content)
         self._app.push_message(self.client, reply, context)
         self._app.push_task_output(self.client, context, SubStatus.COMPLETED, "")

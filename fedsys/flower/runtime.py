@@ -156,6 +156,8 @@ class DeployedGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Sends messages and returns their ids: '' for one that could not be sent."""
         messages = list(messages)
+        for message in messages:
+            message.content = compat_nodes.packed(message.content)
         since, starts = self._online(), self._starts()
         try:
             ids = self._grid.push_messages(messages)

@@ -8,9 +8,14 @@ import io
 import zipfile
 from dataclasses import fields
 
+import numpy as np
 import pytest
 
 pytest.importorskip("flwr", reason="Flower is not installed")
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fedsys.flower import compat_nodes
 from fedsys.flower.bundle import bundle, bundle_hash
@@ -159,3 +164,31 @@ def test_the_bundle_is_always_the_same_and_holds_no_code():
     )
     with zipfile.ZipFile(io.BytesIO(bundle())) as archive:
         assert archive.namelist() == ["pyproject.toml", ".info/CONTENT"]
+
+
+def test_small_messages_travel_in_one_piece_and_large_ones_in_theirs():
+    small = RecordDict(
+        {
+            "a": ArrayRecord({"x": Array(np.arange(6.0).reshape(2, 3)), "y": Array(np.ones(2))}),
+            "c": ConfigRecord({"round": 3, "signed": b"\x00\xff", "name": "x"}),
+            "m": MetricRecord({"loss": float("nan"), "rows": 7}),
+        }
+    )
+    travels = compat_nodes.packed(small)
+    assert list(travels) == [compat_nodes.PACKED]
+    back = compat_nodes.unpacked(travels)
+    assert list(back) == list(small)
+    np.testing.assert_array_equal(back["a"]["x"].numpy(), small["a"]["x"].numpy())
+    assert back["c"] == small["c"]
+    assert back["m"]["rows"] == 7
+    large = RecordDict({"a": ArrayRecord({"x": Array(np.zeros(200_000))})})
+    assert compat_nodes.packed(large) is large
+    assert compat_nodes.unpacked(large) is large
+
+
+@given(st.binary(max_size=300))
+def test_what_cannot_be_unpacked_is_empty(data):
+    record = ConfigRecord({"content": data})
+    assert isinstance(compat_nodes.unpacked(RecordDict({compat_nodes.PACKED: record})), RecordDict)
+    for wrong in (ConfigRecord({"content": "x"}), ConfigRecord({}), MetricRecord({"content": 1})):
+        assert not compat_nodes.unpacked(RecordDict({compat_nodes.PACKED: wrong}))
