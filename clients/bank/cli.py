@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fedsys.deployment.options import Files, file_options
+
 if TYPE_CHECKING:
     from fedsys.clients.bank.home import BankHome
 
@@ -119,28 +121,36 @@ def check(
               help="Run every job that the coordinator signs, within this bank's bounds, without "
                    "somebody here seeing it first.")  # fmt: skip
 @click.option("--ask", is_flag=True, help="Ask before each job again.")
+@file_options
 @_NAME
 @_HOME
 @_JSON
 def join(
-    source: str | None, query: str | None, approve_jobs: bool, ask: bool, name: str | None,
-    home: Path | None, as_json: bool,
+    source: str | None, query: str | None, approve_jobs: bool, ask: bool, files: Files | None,
+    name: str | None, home: Path | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Takes part in the federation until Ctrl-C.
 
     Waits for the coordinator's approval where that is missing, and for a server that is away.
     """
     from fedsys.clients.bank.joining import join as run
+    from fedsys.clients.bank.joining import remembered
     from fedsys.errors import UsageError
 
     if approve_jobs and ask:
         raise UsageError("--approve-jobs and --ask say the opposite: give one of them")
     approves = "always" if approve_jobs else "ask" if ask else None
+    found = _home(home, name)
+    if files is not None:
+        from fedsys.deployment.services import bank_service
+
+        remembered(found, source, query, approves)
+        return files.write(bank_service(found.folder), as_json)
 
     def tell(line: str) -> None:
         click.echo(json.dumps({"said": line}) if as_json else line)
 
-    return run(_home(home, name), source, query, approves, tell)
+    return run(found, source, query, approves, tell)
 
 
 @bank.group(invoke_without_command=True)

@@ -25,13 +25,7 @@ def join(
     remembered. Raises DataError for rows that may not join: nothing was sent then.
     """
     with alone(home.folder, f"the agent of {home.facts.name}"):
-        if source is not None:
-            where, what = named(source, query)
-            home = keep(home, source=where, query=what)
-        elif query is not None:
-            raise UsageError("--query goes with --source: give both")
-        if approves is not None:
-            home = keep(home, approve=approves)
+        home = remembered(home, source, query, approves)
         _checked(home, told)
 
         def run() -> None:
@@ -42,6 +36,18 @@ def join(
                 take_part(home, told)
 
         return until_ended(run)
+
+
+def remembered(
+    home: BankHome, source: str | None, query: str | None, approves: str | None
+) -> BankHome:
+    """The bank, which remembers what was given; see `join`."""
+    if source is not None:
+        where, what = named(source, query)
+        home = keep(home, source=where, query=what)
+    elif query is not None:
+        raise UsageError("--query goes with --source: give both")
+    return home if approves is None else keep(home, approve=approves)
 
 
 def _checked(home: BankHome, told: Told) -> None:

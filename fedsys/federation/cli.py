@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fedsys.deployment.options import Files, file_options
+
 if TYPE_CHECKING:
     from fedsys.federation.home import Home
 
@@ -241,15 +243,20 @@ def renew(name: str | None, home: Path | None, as_json: bool) -> int:
 
 
 @federation.command()
+@file_options
 @_NAME
 @_HOME
 @_JSON
-def serve(name: str | None, home: Path | None, as_json: bool) -> int:
+def serve(files: Files | None, name: str | None, home: Path | None, as_json: bool) -> int:
     """Runs the server, and the jobs that are asked for, until Ctrl-C."""
-    from fedsys.federation.serving import alone, until_ended
+    from fedsys.federation.serving import alone, until_ended, warm
     from fedsys.trust.identity import expiry_warning, read_authority, read_server
 
     found = _home(home, name)
+    if files is not None:
+        from fedsys.deployment.services import coordinator_service
+
+        return files.write(coordinator_service(found.folder), as_json)
     authority = read_authority(found.folder / "authority").certificate
     warning = expiry_warning(read_server(found.folder / "server", authority).certificate)
     if warning:
@@ -261,17 +268,7 @@ def serve(name: str | None, home: Path | None, as_json: bool) -> int:
     with alone(found.folder, f"the server of {found.facts.name}"):
         from fedsys.federation.server import serve as run
 
-        return until_ended(lambda: run(found, tell, _warm))
-
-
-def _warm() -> None:
-    """Loads TensorFlow, which takes seconds, before the first job."""
-    from fedsys.flower.loading import quiet_imports
-
-    with quiet_imports():
-        import keras
-
-        keras.ops.zeros(1)
+        return until_ended(lambda: run(found, tell, warm))
 
 
 @federation.command()

@@ -79,3 +79,13 @@ def until_ended(run: Callable[[], object]) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     return 0
+
+
+def warm() -> None:
+    """Loads TensorFlow, which takes seconds, before the first job."""
+    from fedsys.flower.loading import quiet_imports
+
+    with quiet_imports():
+        import keras
+
+        keras.ops.zeros(1)

@@ -1,0 +1,1 @@
+"""Files with which a side of a federation is kept running: systemd, Compose, Kubernetes."""
