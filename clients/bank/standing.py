@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fedsys.clients.bank.connection import clock_difference, post
 from fedsys.clients.bank.home import BankHome
-from fedsys.errors import FedsysError, IdentityError, NetworkError
+from fedsys.errors import FedsysError, NetworkError
 from fedsys.federation.enrolment import COORDINATOR, STANDING
 from fedsys.federation.standing import JOBS, is_head
 from fedsys.trust.events import Event
@@ -143,11 +143,9 @@ class Telling:
                             f"fedsys bank jobs approve {job.id}"
                         )
                 trouble = ""
-            except (NetworkError, IdentityError) as error:
-                if str(error) != trouble:
-                    self._told(f"standing: {error}")
-                trouble = str(error)
             except FedsysError as error:
-                self._told(f"standing: {error}")
+                if str(error) != trouble:
+                    self._told(str(error))
+                trouble = str(error)
             if self._done.wait(RHYTHM):
                 return

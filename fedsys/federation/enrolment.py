@@ -57,7 +57,7 @@ class Desk:
         self._replays = Replays(home.folder / "requests.seen")
         self._enrolling = Throttle(tries=10)
         self._asking = Throttle(tries=240)
-        self._refusing = Throttle(tries=10)
+        self._refusing, self._refusing_all = Throttle(tries=10), Throttle(tries=60)
 
     def authority(self) -> bytes:
         """The federation's certificate, a PEM."""
@@ -207,7 +207,7 @@ class Desk:
 
     def _refused(self, error: Exception, data: bytes, source: str) -> None:
         """Writes a refusal down: so many a minute, and nothing of what a stranger wrote."""
-        if not self._refusing.allow(source):
+        if not (self._refusing.allow(source) and self._refusing_all.allow("everybody")):
             return
         name = None
         try:

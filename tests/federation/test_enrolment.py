@@ -272,6 +272,9 @@ def test_a_stranger_may_try_ten_times_a_minute_and_does_not_fill_the_log(home, d
     assert [one["code"] for one in said] == ["identity"] * 10 + ["network"] * 30
     assert len(refusals(home)) == 10
     assert "error" not in door.answer(ENROL, request(home, keys, token), "5.6.7.8")
+    for number in range(200):  # nor do many together
+        door.answer(ENROL, b"{}", f"10.0.0.{number}")
+    assert len(refusals(home)) <= 61
 
 
 @settings(max_examples=60, deadline=None,
