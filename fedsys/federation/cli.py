@@ -266,9 +266,14 @@ def serve(files: Files | None, name: str | None, home: Path | None, as_json: boo
         click.echo(json.dumps({"said": line}) if as_json else line)
 
     with alone(found.folder, f"the server of {found.facts.name}"):
+        from fedsys.federation.noticing import Noticing
         from fedsys.federation.server import serve as run
 
-        return until_ended(lambda: run(found, tell, warm))
+        def served() -> None:
+            with Noticing(found, tell):
+                run(found, tell, warm)
+
+        return until_ended(served)
 
 
 @federation.command()
