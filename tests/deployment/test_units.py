@@ -321,7 +321,9 @@ def test_rows_in_files_are_a_volume_of_their_own(bank, folders):
 
 
 def test_kubernetes_own_client_knows_every_field(bank, coordinator):
-    kubernetes = pytest.importorskip("kubernetes", reason="the kubernetes client is not installed")
+    kubernetes = pytest.importorskip(
+        "kubernetes", "37", reason="the kubernetes client is not installed"
+    )
     api = kubernetes.client.ApiClient()
     types = {"PersistentVolumeClaim": "V1PersistentVolumeClaim", "StatefulSet": "V1StatefulSet",
              "NetworkPolicy": "V1NetworkPolicy", "Service": "V1Service"}  # fmt: skip
@@ -329,11 +331,7 @@ def test_kubernetes_own_client_knows_every_field(bank, coordinator):
                   bank_files("kubernetes", bank(source="/srv/rows.csv", query=None)),
                   coordinator_files("kubernetes", coordinator())):  # fmt: skip
         for kind, table in objects(files).items():
-
-            class Response:
-                data = json.dumps(table)
-
-            read = api.deserialize(Response, types[kind])
+            read = api.deserialize(json.dumps(table), types[kind], "application/json")
             assert _pruned(api.sanitize_for_serialization(read)) == _pruned(table)
 
 
