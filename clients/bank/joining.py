@@ -4,6 +4,7 @@ agent runs until it is ended."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from fedsys.clients.bank.enrolment import keep
 from fedsys.clients.bank.home import BankHome
@@ -25,8 +26,9 @@ def join(
     remembered. Raises DataError for rows that may not join: nothing was sent then.
     """
     with alone(home.folder, f"the agent of {home.facts.name}"):
-        home = remembered(home, source, query, approves)
+        home = meant(home, source, query, approves)
         _checked(home, told)
+        home = keep(home)  # rows that may not join are not remembered
 
         def run() -> None:
             from fedsys.clients.bank.agent import join as take_part
@@ -38,16 +40,24 @@ def join(
         return until_ended(run)
 
 
+def meant(home: BankHome, source: str | None, query: str | None, approves: str | None) -> BankHome:
+    """The bank with what was given, which is not on the disk yet; see `join`."""
+    facts = home.facts
+    if source is not None:
+        where, what = named(source, query)
+        facts = replace(facts, source=where, query=what)
+    elif query is not None:
+        raise UsageError("--query goes with --source: give both")
+    if approves is not None:
+        facts = replace(facts, approve=approves)
+    return BankHome(home.folder, facts)
+
+
 def remembered(
     home: BankHome, source: str | None, query: str | None, approves: str | None
 ) -> BankHome:
     """The bank, which remembers what was given; see `join`."""
-    if source is not None:
-        where, what = named(source, query)
-        home = keep(home, source=where, query=what)
-    elif query is not None:
-        raise UsageError("--query goes with --source: give both")
-    return home if approves is None else keep(home, approve=approves)
+    return keep(meant(home, source, query, approves))
 
 
 def _checked(home: BankHome, told: Told) -> None:

@@ -376,6 +376,8 @@ def resume(job: str | None, name: str | None, home: Path | None, as_json: bool) 
     stopped = [one for one in all_jobs(found) if one.status.status in (PAUSED, FAILED)]
     if job is None and not stopped:
         raise UsageError("no job is paused: fedsys federation status lists them")
+    if not all_jobs(found):
+        raise UsageError("no job was asked for yet: fedsys federation run job.toml")
     folder = find_job(found, job) if job is not None else stopped[-1]
     resume_job(folder)
     text = f"{folder.name}: queued, from round {folder.status.round + 1} on"

@@ -184,6 +184,7 @@ def test_join_sends_nothing_where_rows_do_not_fit(cli: Cli, home, bank, rows):
     assert said.code == 3
     assert "income: 1 value is no number" in said.out and "nothing was sent" in said.err
     assert Standings(home.folder / "standing").get("bank-a") is None
+    assert reopened(bank).facts.source == ""
 
 
 def test_join_waits_for_the_coordinator_and_then_takes_part(home, bank, rows, monkeypatch):
