@@ -53,7 +53,7 @@ def spoiled(reply: RecordDict, kind: str, value: str) -> RecordDict:
         header = np.lib.format.magic(1, 0)
         text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({BOMB},), }}".ljust(117) + "\n"
         data = header + len(text).to_bytes(2, "little") + text.encode() + bytes(16)
-        update[name] = Array("<f4", (BOMB,), "numpy.ndarray", data)
+        update[name] = Array("<f4", (4,), "numpy.ndarray", data)  # its frame is honest
     elif kind == "large":
         update[name] = Array(np.zeros(int(value), tensor.dtype))
     elif kind == "weight":
@@ -95,9 +95,13 @@ def be_trainer(folder: Path) -> None:
         twice = False
 
         def finish(self, reply: Any, context: Any) -> None:
+            push = self._app.push_message
             if tasks.twice:
-                self._app.push_message(self.client, reply, context)
-            super().finish(reply, context)
+                self._app.push_message = lambda *all: (push(*all), push(*all))
+            try:
+                super().finish(reply, context)
+            finally:
+                self._app.push_message = push
 
     class tasks:  # noqa: N801  what the two share
         twice = False
