@@ -6,6 +6,7 @@ What it does is imported when it is called, so that the command line's help stay
 from __future__ import annotations
 
 import json
+import signal
 import tempfile
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -51,11 +52,16 @@ def fraud(
     """
     from fedsys.federation.demo import run_demo
 
+    signal.signal(signal.SIGTERM, _interrupt)  # so that nothing is left behind then, either
     found = data or next((str(place) for place in PLACES if place.exists()), None)
     with _folder(keep) as folder:
         outcome = run_demo(Path(folder), banks, found, rounds, _progress(quiet))
     click.echo(json.dumps(outcome.table()) if as_json else outcome_text(outcome))
     return 0
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def _folder(keep: Path | None) -> AbstractContextManager[Any]:

@@ -201,7 +201,11 @@ def _compared(
     demo: Demo, request: Request, between: Callable[[], object]
 ) -> tuple[dict[str, float], float]:
     """Each bank's area under the curve alone, and that of all rows together."""
+    from fedsys.flower.loading import quiet_imports
     from fedsys.tables import open_source
+
+    with quiet_imports():
+        import tensorflow  # noqa: F401
 
     test = open_source(demo.test)
     baseline = _Baseline(demo.home.schema, request)
