@@ -100,3 +100,19 @@ def test_a_server_whose_certificate_is_out_of_date_does_not_start(tmp_path, obse
     assert "Traceback" not in server.text()
     assert not (home.folder / "flower" / "state.db").exists(), "nothing was started"
     observed(18, f"does not start, exit code 5: {server.text().strip()[-90:]}")
+
+
+def test_what_a_node_signs_its_requests_with_is_seen_by_nobody(federation, observed):
+    """Row 19: a request that nobody else sees cannot be sent again by anybody else."""
+    with socket.create_connection((LOOPBACK, federation.home.facts.port), 10.0) as line:
+        line.sendall(
+            b"POST /v1/fleet/pull-messages HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+        )
+        with suppress(ConnectionError):
+            assert not line.recv(1000).startswith(b"HTTP/1.1 2"), "answers without TLS"
+    logs = [path for process in federation.processes for path in process.folder.rglob("*.log")]
+    assert len(logs) >= len(federation.processes)
+    for path in logs:
+        assert b"flwr-signature" not in path.read_bytes().lower(), path
+    observed(19, "travels only inside TLS to the pinned authority, and is in no log; one that is "
+             "copied inside TLS would still count for 305 s, as in Flower: open")  # fmt: skip
