@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from flwr.app import RecordDict
 
@@ -25,7 +26,7 @@ from fedsys.federation.messages import (
     summary_content,
 )
 from fedsys.flower.client import Member, answer
-from fedsys.flower.messages import Code, failed
+from fedsys.flower.messages import ANSWER, UPDATE, Code, failed, update_digest
 from fedsys.objectives import objective
 from fedsys.tables import prepare, summarise
 from fedsys.task import Examples
@@ -75,7 +76,23 @@ class Answers:
         except StorageError as error:  # what is not on the disk must not be counted on
             self._failed(Code.MEMORY, error)
             return failed(None, Code.MEMORY)
+        self._log_update(reply)
         return reply
+
+    def _log_update(self, reply: RecordDict) -> None:
+        """Writes down the update in a reply, as the coordinator does when it comes."""
+        if UPDATE not in reply:
+            return
+        said: Any = reply[ANSWER]
+        digest, size = update_digest(reply)
+        self._home.audit.record(
+            Event.UPDATE_SENT,
+            run=said["experiment"][:16],
+            round=said["round"],
+            bank=self._home.facts.name,
+            sha256=digest,
+            bytes=size,
+        )
 
     def refuse(self, content: RecordDict) -> RecordDict:
         """The answer to a message of a run with code in it."""
