@@ -205,8 +205,8 @@ def cross_check(server_log: Path, bank_log: Path, server: str, bank: str) -> lis
     """What the server's log and a bank's log say differently. server, bank: their sites' names.
 
     Each log has to hold by itself and against the heads that the other recorded; every message
-    that one side sent was seen by the other, with the same bytes; the bank approved every job
-    that it sent updates for.
+    that one side sent was seen by the other, with the same bytes, or else the other missed the bank
+    in that round; the bank approved every job that it sent updates for.
     """
     ours, theirs = entries_of(server_log), entries_of(bank_log)
     findings = []
@@ -219,8 +219,12 @@ def cross_check(server_log: Path, bank_log: Path, server: str, bank: str) -> lis
     for entry in ours:
         if entry.event in _CAME and entry.details["bank"] == bank:
             came.setdefault(entry.id, entry)
+    gone = (entry for entry in ours if entry.event is Event.LOST)
+    lost = {_round(entry) for entry in gone if entry.details["bank"] == bank}
     for id, entry in sent.items():
         what = _what(entry)
+        if id not in came and _round(entry) in lost:
+            continue  # both say so: it came too late, or never arrived
         if id not in came:
             findings.append(Finding(id, f"{what}: {bank} sent it, {server} never recorded it"))
         elif entry.details["sha256"] != came[id].details["sha256"]:
@@ -255,6 +259,11 @@ def _unapproved(server: list[Entry], bank: list[Entry], name: str) -> list[Findi
                 Finding("", f"run {run}: {name} took part and never approved job {jobs[run][:12]}")
             )
     return findings
+
+
+def _round(entry: Entry) -> tuple[str, int]:
+    """(run, round) of an entry; of statistics, none that there is."""
+    return entry.details.get("run", ""), entry.details.get("round", -1)
 
 
 def _what(entry: Entry) -> str:

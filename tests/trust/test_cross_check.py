@@ -85,3 +85,12 @@ def test_a_job_that_the_bank_never_approved_is_named(sites):
     sent = bank.record(Event.UPDATE_SENT, **details)
     server.record(Event.UPDATE_RECEIVED, sent.id, **details)
     assert differ(sites) == [f"run {other}: bank-a took part and never approved job {'cd' * 6}"]
+
+
+def test_an_update_that_came_too_late_is_no_quarrel(sites):
+    server, bank = sites
+    bank.record(Event.UPDATE_SENT, run=RUN, round=3, bank="bank-a", sha256=HASH, bytes=100)
+    server.record(Event.LOST, run=RUN, round=3, bank="bank-b")
+    assert differ(sites) == ["update of round 3: bank-a sent it, eu-credit never recorded it"]
+    server.record(Event.LOST, run=RUN, round=3, bank="bank-a")
+    assert differ(sites) == []
