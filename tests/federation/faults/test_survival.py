@@ -130,10 +130,16 @@ def test_a_job_that_no_bank_answers_fails_and_never_says_it_is_done(federation, 
             if one["details"]["run"] == run
         ]
         assert abandoned == [{"run": run, "round": 1, "admitted": 0, "needed": 2}] * 3
-        command = ["federation", "watch", job.name, "--folder", str(federation.home.folder)]
+        command = [
+            sys.executable,
+            "-c",
+            "from fedsys.cli import main; main()",
+        ]
+        place = ["--home", str(federation.home.folder)]
         watched = subprocess.run(
-            [sys.executable, "-m", "fedsys", *command], capture_output=True, text=True, timeout=300
-        )
+            [*command, "federation", "watch", job.name, *place],
+            capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
         assert watched.returncode == 7, watched.stderr
     finally:
         for process in federation.banks.values():
