@@ -166,6 +166,7 @@ def jobs(context: click.Context, name: str | None, home: Path | None, as_json: b
     from fedsys.clients.bank.standing import ask
     from fedsys.errors import NetworkError
     from fedsys.trust.description import describe
+    from fedsys.trust.jobs import diff
 
     found = _home(home, name)
     try:
@@ -179,9 +180,15 @@ def jobs(context: click.Context, name: str | None, home: Path | None, as_json: b
         return _say("", table, as_json)
     if not known:
         click.echo("no job has come yet")
+    before = None
     for job, approved in known:
         state = "approved here" if approved else f"waits for: fedsys bank jobs approve {job.id}"
-        click.echo(f"{describe(job)}\n\n{job.id} {job.terms.name}: {state}\n")
+        click.echo(describe(job))
+        if before is not None and not approved:
+            click.echo(f"\nWhat changed since {before.id} {before.terms.name}")
+            click.echo("\n".join(f"  {line}" for line in diff(before, job)))
+        click.echo(f"\n{job.id} {job.terms.name}: {state}\n")
+        before = job if approved else before
     return 0
 
 

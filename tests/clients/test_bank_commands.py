@@ -272,6 +272,15 @@ def test_a_job_is_seen_then_approved_and_the_coordinator_knows(cli: Cli, home, b
     assert events.count(Event.JOB_RECEIVED) == events.count(Event.JOB_APPROVED) == 1
 
 
+def test_what_changed_since_the_last_approved_job_is_shown(cli: Cli, bank, offer):
+    first = offer("first")
+    cli("bank", "jobs", "approve", first.id)
+    offer("second")
+    shown = cli("bank", "jobs").out
+    assert f"What changed since {first.id} first" in shown
+    assert "terms.name: 'first' -> 'second'" in shown
+
+
 def test_a_job_is_approved_while_the_server_is_away(cli: Cli, home, tmp_path, monkeypatch):
     with open_door(home):
         cli("bank", "enrol", invited(home, "bank-a").text())
