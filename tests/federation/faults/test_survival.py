@@ -89,7 +89,9 @@ def test_a_coordinator_that_is_killed_resumes_even_from_the_checkpoint_before(
     assert "going on from the checkpoint before it" in federation.server.text()
     resumed = [one["details"] for one in federation.audited("run resumed")]
     assert {"run": job.status.job[:16], "round": 1} in resumed
-    observed(3, "resumed at its round; weights bit-equal to an uninterrupted run")
+    observed(
+        3, "resumed from its newest whole checkpoint; weights bit-equal to an uninterrupted run"
+    )
     observed(21, "checksum: told, went on from the checkpoint before; same weights")
 
 
