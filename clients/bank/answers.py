@@ -13,7 +13,7 @@ from typing import Any
 
 from flwr.app import RecordDict
 
-from fedsys.clients.bank.home import BankHome
+from fedsys.clients.bank.home import ALWAYS, BankHome
 from fedsys.clients.bank.memory import Memory
 from fedsys.clients.trainer import Trainer
 from fedsys.errors import DataError, FedsysError, IdentityError, PolicyError, StorageError
@@ -30,6 +30,7 @@ from fedsys.flower.messages import ANSWER, UPDATE, Code, failed, update_digest
 from fedsys.objectives import objective
 from fedsys.tables import prepare, summarise
 from fedsys.task import Examples
+from fedsys.trust.audit import message_id
 from fedsys.trust.events import Event, code_of
 from fedsys.trust.jobs import Job, open_job
 from fedsys.trust.signing import open_signed
@@ -85,11 +86,13 @@ class Answers:
             return
         said: Any = reply[ANSWER]
         digest, size = update_digest(reply)
+        run, bank = said["experiment"][:16], self._home.facts.name
         self._home.audit.record(
             Event.UPDATE_SENT,
-            run=said["experiment"][:16],
+            message_id(run, said["round"], bank),
+            run=run,
             round=said["round"],
-            bank=self._home.facts.name,
+            bank=bank,
             sha256=digest,
             bytes=size,
         )
@@ -118,10 +121,12 @@ class Answers:
             return failed(None, code)
         data = next(iter(reply.config_records.values()))["summary"]
         assert isinstance(data, bytes)
+        digest = hashlib.sha256(data).hexdigest()
         home.audit.record(
             Event.STATISTICS_SENT,
+            message_id(home.facts.name, digest),
             bank=home.facts.name,
-            sha256=hashlib.sha256(data).hexdigest(),
+            sha256=digest,
             bytes=len(data),
         )
         self._told("sent the statistics of its rows")
@@ -159,6 +164,8 @@ class Answers:
         except PolicyError as error:
             home.audit.record(Event.JOB_REFUSED, job=job.digest, code=str(code_of(error)))
             raise
+        if home.facts.approve == ALWAYS:  # what was approved beforehand is written down as it comes
+            home.audit.record(Event.JOB_APPROVED, job=job.digest)
         terms = job.terms
         if self._rows is None or self._rows[0] != made.hash:
             self._rows = None

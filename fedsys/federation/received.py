@@ -11,7 +11,7 @@ from fedsys.admission import Reason, Refusal
 from fedsys.flower.messages import Code, update_digest
 from fedsys.rounds import Round
 from fedsys.trust import events
-from fedsys.trust.audit import Audit
+from fedsys.trust.audit import Audit, message_id
 from fedsys.trust.events import Event
 
 _FAILURES: Mapping[str, events.Code] = {
@@ -54,4 +54,5 @@ class Received:
 
     def _record(self, happened: Round, client: int, event: Event, **details: Any) -> None:
         bank = self._names[client]
-        self._audit.record(event, run=self._run, round=happened.number, bank=bank, **details)
+        id = message_id(self._run, happened.number, bank)
+        self._audit.record(event, id, run=self._run, round=happened.number, bank=bank, **details)

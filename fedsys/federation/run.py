@@ -14,6 +14,7 @@ from flwr.app import RecordDict
 
 from fedsys.checkpoint import Checkpoints
 from fedsys.errors import QuorumError, StorageError
+from fedsys.federation.approvals import await_approvals
 from fedsys.federation.banks import Bank
 from fedsys.federation.home import Home
 from fedsys.federation.jobs import DONE, RUNNING, JobFolder
@@ -87,6 +88,8 @@ def run_job(
             f"job {job.terms.name!r} needs {job.terms.quorum} banks and {len(assembled.cohort)} "
             "take part: approve more, or ask for one with a lower quorum"
         )
+    taking_part = {int(client) for client in assembled.cohort}
+    await_approvals(home, job, [bank for bank in banks if bank.number in taking_part], told)
     names = {bank.number: bank.name for bank in banks}
     state, checkpoints = _found(folder, assembled, told)
     run_id = job.digest[:16]
@@ -95,8 +98,7 @@ def run_job(
     if state.round:
         home.audit.record(Event.RESUMED, run=run_id, round=state.round)
     else:
-        taking_part = len(assembled.cohort)
-        home.audit.record(Event.RUN_BEGUN, run=run_id, job=job.digest, banks=taking_part)
+        home.audit.record(Event.RUN_BEGUN, run=run_id, job=job.digest, banks=len(taking_part))
     abandoned = 0
     while state.round < job.terms.rounds:
         for after, happened in _rounds(assembled, state, engine):

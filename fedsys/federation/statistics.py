@@ -16,6 +16,8 @@ from fedsys.flower.mail import Lost, NodeOf, Waiting, exchange
 from fedsys.storage import write_atomic
 from fedsys.tables import Preparation, Summary, merge
 from fedsys.tables.summary import summary_of
+from fedsys.trust import canonical
+from fedsys.trust.audit import message_id
 from fedsys.trust.events import Event
 from fedsys.trust.fingerprints import fingerprint
 
@@ -58,11 +60,13 @@ def gather(
             told(f"{bank.name}: no statistics: {error}")
             continue
         known[bank.name] = summary
-        data = json.dumps(summary.table(), sort_keys=True).encode()
+        data = canonical.encode(summary.table())  # as the bank wrote it down
+        digest = fingerprint(data).hex()
         home.audit.record(
             Event.STATISTICS_RECEIVED,
+            message_id(bank.name, digest),
             bank=bank.name,
-            sha256=fingerprint(data).hex(),
+            sha256=digest,
             bytes=len(data),
         )
         _write(home, known)

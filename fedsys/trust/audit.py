@@ -79,6 +79,11 @@ class Head:
     hash: str
 
 
+def message_id(*parts: str | int) -> str:
+    """What both sides of a message call it, from words that both know, such as run and round."""
+    return hashlib.sha256(canonical.encode({"message": list(parts)})).hexdigest()[:32]
+
+
 class Audit:
     """A site's log. Appends only; holds nothing, so any number of processes may."""
 
