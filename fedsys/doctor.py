@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
@@ -24,6 +25,8 @@ LITTLE_MEMORY = 2 * GIB
 PACKAGES = ("flwr", "tensorflow", "keras")
 OURS = ("fedsys.federation.door", "fedsys.flower.launch", "fedsys.clients.bank.trainer_process")
 """Programs that only run below a server's or an agent's process."""
+LEAVING = 6.0
+"""Seconds in which such a program notices that its parent is gone, and ends."""
 
 Examination = Callable[[Subject, Path], Iterator[Check]]
 
@@ -123,10 +126,22 @@ def _free_memory() -> int | None:
     return None
 
 
-def orphans() -> list[tuple[int, str]]:
-    """(process, program) of ours, and of this user, whose parent is gone."""
+def orphans(seconds: float = LEAVING) -> list[tuple[int, str]]:
+    """(process, program) of ours, and of this user, whose parent is gone.
+
+    seconds: how long they get to notice that and to end by themselves.
+    """
     if "fedsys" in _command(Path("/proc/1"))[0]:  # a container's first process is a parent, too
         return []
+    end = time.monotonic() + seconds
+    found = _orphans()
+    while found and time.monotonic() < end:
+        time.sleep(0.1)
+        found = [one for one in _orphans() if one in found]
+    return found
+
+
+def _orphans() -> list[tuple[int, str]]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError, ValueError, IndexError):
