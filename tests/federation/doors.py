@@ -67,7 +67,7 @@ def open_door(
         port=home.facts.port,
         ssl_certfile=str(identity.certificate_path),
         ssl_keyfile=str(identity.key_path),
-        log_level="critical",
+        log_config=None,  # its own would close whatever absl writes to
         ws="none",
         lifespan="off",
     )
