@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell's background jobs begin
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PATIENCE = 120.0  # seconds that anything here may take on a slow machine
 TIMED = ("seconds", "evaluation_seconds")
