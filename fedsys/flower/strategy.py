@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -221,9 +222,10 @@ def _content(reply: Message) -> RecordDict:
 
 
 def _alike(metrics: list[RecordDict]) -> list[RecordDict]:
-    """Those that have the same metrics as the first: others would spoil a mean."""
+    """Those that have the metrics which most of them have: others would spoil a mean."""
 
-    def keys(one: RecordDict) -> set[str]:
-        return set(one.metric_records["metrics"])
+    def keys(one: RecordDict) -> frozenset[str]:
+        return frozenset(one.metric_records["metrics"])
 
-    return [one for one in metrics if keys(one) == keys(metrics[0])]
+    usual, _ = Counter(map(keys, metrics)).most_common(1)[0]
+    return [one for one in metrics if keys(one) == usual]
