@@ -65,8 +65,9 @@ def fedsys_rounds(folder: Path, rounds: int, rows: int) -> tuple[list[float], fl
 
     Leaves each bank's prepared rows behind, as an .npz.
     """
-    from fedsys.federation import demo, demo_data
-    from fedsys.federation.jobs import TO_RUN, submit
+    from fedsys.federation.demo import data as demo_data
+    from fedsys.federation.demo.run import run as demo
+    from fedsys.federation.jobs.folder import TO_RUN, submit
 
     demo_data.MADE_UP = rows
     made = demo.set_up(folder, BANKS, None)
@@ -119,7 +120,7 @@ def _training(made, request) -> float:  # type: ignore[no-untyped-def]
 
 def flower_rounds(folder: Path, data: Path, rounds: int) -> list[float]:
     """Seconds of each round after the first of a plain Flower app."""
-    from fedsys.flower.superlink import free_port
+    from fedsys.flower.processes.superlink import free_port
     from fedsys.trust.identity import issue_server, make_authority
     from fedsys.trust.keys import make_keys
 
@@ -172,7 +173,7 @@ def _nodes(
 ) -> Iterator[None]:
     from contextlib import ExitStack
 
-    from fedsys.flower.superlink import free_port
+    from fedsys.flower.processes.superlink import free_port
 
     with ExitStack() as stack:
         for number, name in enumerate(("bank-a", "bank-b")):

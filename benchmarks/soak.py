@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.timing import megabytes, table
-from fedsys.federation.jobs import TO_RUN, JobFolder
+from fedsys.federation.jobs.folder import TO_RUN, JobFolder
 from fedsys.randomness import Purpose, generator
 from tests.federation.faults.federation import Federation, ended, lines, until, weights
 from tests.flower.deployed import alive, children

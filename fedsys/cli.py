@@ -13,8 +13,8 @@ from fedsys.clients.bank.cli import bank
 from fedsys.edge import commands as edge
 from fedsys.engines.commands import engines
 from fedsys.errors import FedsysError, StorageError, UsageError
-from fedsys.federation.cli import federation
-from fedsys.federation.commands import demo
+from fedsys.federation.commands.demo import demo
+from fedsys.federation.commands.federation import federation
 
 if TYPE_CHECKING:
     from fedsys.experiment import Experiment
@@ -153,7 +153,7 @@ def simulate(
 
     FILE is an experiment in TOML, as every run folder holds one; options override it.
     """
-    from fedsys.flower import command as flower
+    from fedsys.flower.app import command as flower
 
     if app is not None:
         beside = {"FILE": file, "--set": settings, "--resume": resume, "--engine": engine,

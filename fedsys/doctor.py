@@ -23,7 +23,11 @@ GIB = 1 << 30
 LITTLE_ROOM, NO_ROOM = 5 * GIB, GIB // 2
 LITTLE_MEMORY = 2 * GIB
 PACKAGES = ("flwr", "tensorflow", "keras")
-OURS = ("fedsys.federation.door", "fedsys.flower.launch", "fedsys.clients.bank.trainer_process")
+OURS = (
+    "fedsys.federation.enrolment.door",
+    "fedsys.flower.processes.launch",
+    "fedsys.clients.bank.trainer_process",
+)
 """Programs that only run below a server's or an agent's process."""
 LEAVING = 6.0
 """Seconds in which such a program notices that its parent is gone, and ends."""

@@ -21,9 +21,9 @@ pytest.importorskip("flwr", reason="Flower is not installed")
 from fedsys import doctor
 from fedsys.clients.bank.enrolment import enrol, keep
 from fedsys.federation.banks import Banks
-from fedsys.federation.enrolment import Desk
+from fedsys.federation.enrolment.desk import Desk
 from fedsys.federation.examination import examined as look_at_federation
-from fedsys.flower.superlink import LOOPBACK
+from fedsys.flower.processes.superlink import LOOPBACK
 from fedsys.health import BAD, GOOD, WARNING, Subject
 from fedsys.trust.identity import issue_server, read_authority
 from tests.conftest import Cli, until
@@ -197,7 +197,9 @@ def test_a_process_that_was_left_behind_is_told():
     if "fedsys" in Path("/proc/1/cmdline").read_text():
         pytest.skip("the first process of this machine is ours")
     done = subprocess.Popen(
-        [sys.executable, "-c", ORPHAN, "fedsys.flower.launch"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", ORPHAN, "fedsys.flower.processes.launch"],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert done.stdout is not None
     process = int(done.stdout.readline())
@@ -205,11 +207,11 @@ def test_a_process_that_was_left_behind_is_told():
         done.wait()
         if int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1]) != 1:
             pytest.skip("another process than the first takes orphans here")
-        until(lambda: (process, "fedsys.flower.launch") in doctor.orphans(0.2))
+        until(lambda: (process, "fedsys.flower.processes.launch") in doctor.orphans(0.2))
         assert found(BAD, f"process {process} ", f"kill {process}").code == 12
         timer = threading.Timer(0.3, lambda: os.kill(process, signal.SIGKILL))
         timer.start()  # one that is about to end is not told
-        assert (process, "fedsys.flower.launch") not in doctor.orphans(60.0)
+        assert (process, "fedsys.flower.processes.launch") not in doctor.orphans(60.0)
     finally:
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)

@@ -19,8 +19,8 @@ from typing import Any
 
 from fedsys.clients.bank.home import BankHome
 from fedsys.errors import FedsysError
-from fedsys.flower import supernode
-from fedsys.flower.superlink import free_port, variables
+from fedsys.flower.processes import supernode
+from fedsys.flower.processes.superlink import free_port, variables
 from fedsys.supervision import Supervised
 
 LOOK_SECONDS = 0.5

@@ -17,7 +17,7 @@ from fedsys.clients.bank.home import ALWAYS, BankHome
 from fedsys.clients.bank.memory import Memory
 from fedsys.clients.trainer import Trainer
 from fedsys.errors import DataError, FedsysError, IdentityError, PolicyError, StorageError
-from fedsys.federation.messages import (
+from fedsys.federation.jobs.messages import (
     ASK,
     STATISTICS,
     read_ask,
@@ -25,8 +25,8 @@ from fedsys.federation.messages import (
     read_preparation,
     summary_content,
 )
-from fedsys.flower.client import Member, answer
-from fedsys.flower.messages import ANSWER, UPDATE, Code, failed, update_digest
+from fedsys.flower.rounds.client import Member, answer
+from fedsys.flower.rounds.messages import ANSWER, UPDATE, Code, failed, update_digest
 from fedsys.objectives import objective
 from fedsys.tables import prepare, summarise
 from fedsys.task import Examples

@@ -235,7 +235,7 @@ def audit(
     check_: bool, others: tuple[Path, ...], name: str | None, home: Path | None, as_json: bool
 ) -> int:
     """Prints this bank's log of what ran, was sent and was refused, or verifies it."""
-    from fedsys.federation.auditing import shown, verified
+    from fedsys.federation.commands.audit import shown, verified
 
     found = _home(home, name)
     if not check_ and not others:

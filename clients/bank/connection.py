@@ -29,7 +29,7 @@ from fedsys.errors import (
     StorageError,
     UsageError,
 )
-from fedsys.federation.enrolment import ANSWER, AUTHORITY, LONGEST, PATH
+from fedsys.federation.enrolment.desk import ANSWER, AUTHORITY, LONGEST, PATH
 from fedsys.trust.events import Code
 from fedsys.trust.identity import pem, pinned
 

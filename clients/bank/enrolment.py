@@ -17,7 +17,7 @@ from typing import Any
 from fedsys.clients.bank.connection import CLOCK, clock_difference, fetch_authority, post
 from fedsys.clients.bank.home import EXECUTOR, BankHome, Facts
 from fedsys.errors import FedsysError, IdentityError, NetworkError, UsageError
-from fedsys.federation.enrolment import ENROL
+from fedsys.federation.enrolment.desk import ENROL
 from fedsys.storage import write_atomic
 from fedsys.tables import schema_of, write_schema
 from fedsys.trust.events import Event

@@ -22,7 +22,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fedsys.errors import StorageError, UsageError, nearest
-from fedsys.flower.supernode import SuperNode
+from fedsys.flower.processes.supernode import SuperNode
 from fedsys.storage import write_atomic
 from fedsys.tables import Schema, Source, open_source, read_schema, write_schema
 from fedsys.trust.audit import Audit

@@ -15,7 +15,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
 
 from fedsys.errors import DataError
-from fedsys.flower.client import MEMORY
+from fedsys.flower.rounds.client import MEMORY
 from fedsys.storage import storing, write_atomic
 from fedsys.trust import wire
 from fedsys.trust.keyfiles import make_private

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from fedsys.clients.bank.connection import clock_difference, post
 from fedsys.clients.bank.home import BankHome
 from fedsys.errors import FedsysError, NetworkError
-from fedsys.federation.enrolment import COORDINATOR, STANDING
-from fedsys.federation.standing import JOBS, is_head
+from fedsys.federation.enrolment.desk import COORDINATOR, STANDING
+from fedsys.federation.enrolment.standing import JOBS, is_head
 from fedsys.trust.events import Event
 from fedsys.trust.jobs import Job, open_job, version
 from fedsys.trust.keyfiles import read_public

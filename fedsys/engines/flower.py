@@ -42,7 +42,7 @@ class Flower:
 
     @contextmanager
     def open(self, setting: Setting, workers: int | None) -> Iterator[Engine]:
-        from fedsys.flower.simulation import in_process, on_ray
+        from fedsys.flower.simulation.backends import in_process, on_ray
 
         opened = on_ray if self.backend == "ray" else in_process
         with opened(setting, workers or os.cpu_count() or 1) as engine:

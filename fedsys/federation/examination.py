@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedsys.errors import NetworkError
-from fedsys.federation.cli import is_local
+from fedsys.federation.commands.federation import is_local
+from fedsys.federation.commands.status import APPROVED, ENROLLED, BankView, JobView, overview
 from fedsys.federation.home import Home
-from fedsys.federation.jobs import FAILED, PAUSED
-from fedsys.federation.overview import APPROVED, ENROLLED, BankView, JobView, overview
+from fedsys.federation.jobs.folder import FAILED, PAUSED
 from fedsys.federation.serving import holder
-from fedsys.flower.superlink import answers
+from fedsys.flower.processes.superlink import answers
 from fedsys.health import Check, Subject
 from fedsys.trust.identity import read_authority, read_server
 

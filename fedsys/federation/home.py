@@ -7,7 +7,7 @@ keys/                the coordinator's own keys; see trust.keys
 secrets/             what the coordinator shows to its own server
 banks.json           which banks there are; see banks.py
 statistics.json      what banks said of their rows; preparation.json what came of it
-jobs/NAME/           one job each; see jobs.py
+jobs/NAME/           one job each; see jobs/folder.py
 flower/              the state and log of Flower's server
 audit.jsonl          who joined, what ran, what was refused
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 
 from fedsys.checks import at_least
 from fedsys.errors import StorageError, UsageError
-from fedsys.flower.superlink import SuperLink
+from fedsys.flower.processes.superlink import SuperLink
 from fedsys.storage import write_atomic
 from fedsys.tables import Schema, read_schema, write_schema
 from fedsys.trust.audit import Audit

@@ -17,9 +17,9 @@ from typing import Any
 from fedsys.errors import FedsysError, QuorumError, StorageError
 from fedsys.federation.banks import Bank, Banks
 from fedsys.federation.home import Home
-from fedsys.federation.jobs import FAILED, PAUSED, JobFolder, next_job
-from fedsys.flower import superlink
-from fedsys.flower.runtime import Access, DeployedGrid, admit_nodes
+from fedsys.federation.jobs.folder import FAILED, PAUSED, JobFolder, next_job
+from fedsys.flower.processes import superlink
+from fedsys.flower.processes.runtime import Access, DeployedGrid, admit_nodes
 from fedsys.trust.events import Event, code_of
 
 IDLE_SECONDS = 0.2
@@ -66,7 +66,7 @@ def _run(
     grid: DeployedGrid,
     told: Callable[[str], None],
 ) -> None:
-    from fedsys.federation.run import Abandoned, run_job
+    from fedsys.federation.jobs.run import Abandoned, run_job
 
     told(f"{job.name}: begins")
     try:

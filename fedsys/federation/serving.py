@@ -83,7 +83,7 @@ def until_ended(run: Callable[[], object]) -> int:
 
 def warm() -> None:
     """Loads TensorFlow, which takes seconds, before the first job."""
-    from fedsys.flower.loading import quiet_imports
+    from fedsys.flower.app.loading import quiet_imports
 
     with quiet_imports():
         import keras

@@ -9,19 +9,19 @@ os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 if TYPE_CHECKING:
-    from fedsys.flower.apps import AppRun, run_app
-    from fedsys.flower.engine import GridEngine
-    from fedsys.flower.grid import InProcessGrid
-    from fedsys.flower.strategy import Strategy
+    from fedsys.flower.app.grid import InProcessGrid
+    from fedsys.flower.app.run import AppRun, run_app
+    from fedsys.flower.rounds.engine import GridEngine
+    from fedsys.flower.server_app.strategy import Strategy
 
 __all__ = ["AppRun", "GridEngine", "InProcessGrid", "Strategy", "run_app"]
 
 _PLACES = {
-    "AppRun": "apps",
-    "GridEngine": "engine",
-    "InProcessGrid": "grid",
-    "Strategy": "strategy",
-    "run_app": "apps",
+    "AppRun": "app.run",
+    "GridEngine": "rounds.engine",
+    "InProcessGrid": "app.grid",
+    "Strategy": "server_app.strategy",
+    "run_app": "app.run",
 }
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 from fedsys.local import OPTIMIZERS
 from fedsys.strategies import STRATEGIES
-from fedsys.trust import architecture as architectures
+from fedsys.trust.architecture import models as architectures
 from fedsys.trust.jobs import Job
 
 # Whoever opened the job held it against bounds of their own.

@@ -29,8 +29,8 @@ from fedsys.local import Local
 from fedsys.objectives import objective
 from fedsys.strategies import STRATEGIES
 from fedsys.strategy import Strategy
-from fedsys.trust import architecture as architectures
 from fedsys.trust import canonical
+from fedsys.trust.architecture import models as architectures
 from fedsys.trust.names import is_name
 from fedsys.trust.signing import Signed, open_signed, sign
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fedsys.checks import above, at_least
 from fedsys.errors import PolicyError
-from fedsys.trust.architecture import Bounds
+from fedsys.trust.architecture.models import Bounds
 from fedsys.trust.jobs import Job, version
 
 

@@ -14,11 +14,11 @@ from fedsys.clients.bank import joining
 from fedsys.clients.bank.home import BankHome
 from fedsys.clients.bank.standing import Telling
 from fedsys.federation.banks import Banks
-from fedsys.federation.jobs import submit
-from fedsys.federation.proposal import foresee
-from fedsys.federation.request import Request
+from fedsys.federation.enrolment.standing import Standings
+from fedsys.federation.jobs.folder import submit
+from fedsys.federation.jobs.proposal import foresee
+from fedsys.federation.jobs.request import Request
 from fedsys.federation.serving import alone
-from fedsys.federation.standing import Standings
 from fedsys.trust.events import Event
 from fedsys.trust.jobs import sign_job
 from fedsys.trust.verification import entries_of

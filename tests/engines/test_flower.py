@@ -18,7 +18,7 @@ import fedsys
 from fedsys.engines import ENGINES, Flower, chosen
 from fedsys.errors import EngineError, UsageError
 from fedsys.experiment import Experiment
-from fedsys.flower.simulation import RaySimulation
+from fedsys.flower.simulation.backends import RaySimulation
 from fedsys.local import Local
 from fedsys.partitions import Natural
 from fedsys.rounds import begin, draw_cohort, run_rounds
@@ -237,7 +237,7 @@ def test_nothing_is_left_of_a_simulation_whose_owner_is_killed():
     pytest.importorskip("ray", reason="ray is not installed")
     code = (
         "import time\n"
-        "from fedsys.flower.simulation import RaySimulation\n"
+        "from fedsys.flower.simulation.backends import RaySimulation\n"
         "with RaySimulation(3, 1) as simulation:\n"
         "    print(simulation.folder, flush=True)\n"
         "    time.sleep(600)\n"

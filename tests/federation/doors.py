@@ -8,10 +8,10 @@ from pathlib import Path
 
 import uvicorn
 
-from fedsys.federation.door import Door
-from fedsys.federation.enrolment import Desk
+from fedsys.federation.enrolment.desk import Desk
+from fedsys.federation.enrolment.door import Door
 from fedsys.federation.home import Facts, Home
-from fedsys.flower.superlink import LOOPBACK, free_port
+from fedsys.flower.processes.superlink import LOOPBACK, free_port
 from fedsys.tables import Column, Label, Schema
 from fedsys.trust.identity import (
     ServerIdentity,

@@ -16,17 +16,17 @@ pytest.importorskip("flwr", reason="Flower is not installed")
 
 from fedsys import places
 from fedsys.clients.bank.enrolment import enrol
-from fedsys.federation.approvals import await_approvals, open_at
 from fedsys.federation.banks import Banks
-from fedsys.federation.enrolment import Desk
+from fedsys.federation.commands.status import overview
+from fedsys.federation.enrolment.approvals import await_approvals, open_at
+from fedsys.federation.enrolment.desk import Desk
+from fedsys.federation.enrolment.standing import Standings
 from fedsys.federation.home import Home
-from fedsys.federation.jobs import DONE, FAILED, PAUSED, find_job, submit
-from fedsys.federation.overview import overview
-from fedsys.federation.proposal import foresee
-from fedsys.federation.request import Request
+from fedsys.federation.jobs.folder import DONE, FAILED, PAUSED, find_job, submit
+from fedsys.federation.jobs.proposal import foresee
+from fedsys.federation.jobs.request import Request
 from fedsys.federation.serving import alone, holder
-from fedsys.federation.standing import Standings
-from fedsys.flower.superlink import free_port
+from fedsys.flower.processes.superlink import free_port
 from fedsys.tables import write_schema
 from fedsys.trust.events import Event
 from fedsys.trust.signing import sign

@@ -15,9 +15,8 @@ import pytest
 pytest.importorskip("flwr", reason="Flower is not installed")
 
 from fedsys.errors import DataError, UsageError
-from fedsys.federation.commands import outcome_text
-from fedsys.federation.demo import Outcome
-from fedsys.federation.demo_data import (
+from fedsys.federation.commands.demo import outcome_text
+from fedsys.federation.demo.data import (
     CODES,
     LABEL,
     NUMBERS,
@@ -28,6 +27,7 @@ from fedsys.federation.demo_data import (
     made_up,
     write_rows,
 )
+from fedsys.federation.demo.run import Outcome
 from fedsys.tables import check, open_source
 from tests.flower.deployed import alive, children
 

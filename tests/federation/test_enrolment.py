@@ -22,9 +22,9 @@ from fedsys.clients.bank.enrolment import enrol
 from fedsys.clients.bank.home import BankHome
 from fedsys.errors import FedsysError, IdentityError, NetworkError, UsageError
 from fedsys.federation.banks import Banks
-from fedsys.federation.enrolment import ENROL, LONGEST, PATH, STANDING, Desk
-from fedsys.federation.standing import Standings
-from fedsys.flower.superlink import LOOPBACK, free_port
+from fedsys.federation.enrolment.desk import ENROL, LONGEST, PATH, STANDING, Desk
+from fedsys.federation.enrolment.standing import Standings
+from fedsys.flower.processes.superlink import LOOPBACK, free_port
 from fedsys.trust import canonical
 from fedsys.trust.events import Event
 from fedsys.trust.identity import issue_server, read_authority

@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("flwr", reason="Flower is not installed")
 
-from fedsys.flower.superlink import free_port
+from fedsys.flower.processes.superlink import free_port
 from fedsys.tables import write_schema
 from fedsys.trust.events import Event
 from fedsys.trust.verification import entries_of

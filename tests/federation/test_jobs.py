@@ -3,9 +3,9 @@
 import pytest
 
 from fedsys.errors import DataError, StorageError, UsageError
-from fedsys.federation.demo_data import SCHEMA
+from fedsys.federation.demo.data import SCHEMA
 from fedsys.federation.home import Facts, Home
-from fedsys.federation.jobs import (
+from fedsys.federation.jobs.folder import (
     DONE,
     PAUSED,
     RUNNING,
@@ -15,7 +15,7 @@ from fedsys.federation.jobs import (
     resume_job,
     submit,
 )
-from fedsys.federation.request import Request
+from fedsys.federation.jobs.request import Request
 from fedsys.strategies import FedAdam
 
 
@@ -116,7 +116,7 @@ def test_a_federation_is_made_once_with_secrets_that_nobody_else_reads(home, tmp
 
 
 def test_a_result_that_is_not_there_or_damaged_is_said(home):
-    from fedsys.federation.run import read_result
+    from fedsys.federation.jobs.run import read_result
 
     job = submit(home, Request(name="one"))
     with pytest.raises(StorageError, match="is the job done"):

@@ -11,8 +11,8 @@ from flwr.app import Array, ArrayRecord, RecordDict
 
 from fedsys.admission import Reason, Refusal
 from fedsys.engine import Aggregate
-from fedsys.federation.received import Received
-from fedsys.flower.messages import UPDATE, Code, update_digest
+from fedsys.federation.jobs.received import Received
+from fedsys.flower.rounds.messages import UPDATE, Code, update_digest
 from fedsys.rounds import Round
 from fedsys.trust.audit import Audit
 

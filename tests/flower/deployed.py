@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
-from fedsys.flower import supernode
-from fedsys.flower.runtime import Access, DeployedGrid, admit_nodes
-from fedsys.flower.superlink import SuperLink, free_port, supervised
-from fedsys.flower.supernode import SuperNode
+from fedsys.flower.processes import supernode
+from fedsys.flower.processes.runtime import Access, DeployedGrid, admit_nodes
+from fedsys.flower.processes.superlink import SuperLink, free_port, supervised
+from fedsys.flower.processes.supernode import SuperNode
 from fedsys.supervision import Supervised
 from fedsys.trust.identity import issue_server, make_authority
 from fedsys.trust.keyfiles import place

@@ -15,9 +15,9 @@ from fedsys.admission import Update
 from fedsys.clients.trainer import Trained
 from fedsys.engine import Work
 from fedsys.flower import compat
-from fedsys.flower.client import Member, client_app
-from fedsys.flower.engine import GridEngine
-from fedsys.flower.mail import Waiting
+from fedsys.flower.rounds.client import Member, client_app
+from fedsys.flower.rounds.engine import GridEngine
+from fedsys.flower.rounds.mail import Waiting
 from fedsys.layout import Layout
 from fedsys.rounds import begin
 from fedsys.strategies import FedAvg
@@ -146,7 +146,7 @@ def identity():
 
 @pytest.fixture(autouse=True)
 def short_retries(monkeypatch):
-    monkeypatch.setattr("fedsys.flower.mail.RETRY", 0.02)
+    monkeypatch.setattr("fedsys.flower.rounds.mail.RETRY", 0.02)
 
 
 def engine(clients, grid, **options):

@@ -16,9 +16,9 @@ pytest.importorskip("flwr", reason="flwr is not installed")
 from fedsys.admission import Reason
 from fedsys.engine import Work
 from fedsys.errors import UsageError
-from fedsys.flower.engine import round_of, stamp
-from fedsys.flower.mail import Waiting
-from fedsys.flower.messages import OWN, Code
+from fedsys.flower.rounds.engine import round_of, stamp
+from fedsys.flower.rounds.mail import Waiting
+from fedsys.flower.rounds.messages import OWN, Code
 from fedsys.rounds import run_rounds
 from fedsys.strategies import FedAvg, Scaffold
 
@@ -180,7 +180,8 @@ def test_a_client_is_loaded_without_tensorflow():
     """Flower starts a process a message, and TensorFlow takes seconds to load."""
     code = (
         "import sys; sys.modules['tensorflow'] = sys.modules['keras'] = None\n"
-        "import fedsys.flower.client, fedsys.flower.engine, fedsys.flower.actor\n"
-        "import fedsys.flower.strategy, fedsys.flower.simulator"
+        "import fedsys.flower.rounds.client, fedsys.flower.rounds.engine\n"
+        "import fedsys.flower.simulation.actor\n"
+        "import fedsys.flower.server_app.strategy, fedsys.flower.simulation.simulator"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

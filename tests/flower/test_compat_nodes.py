@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsys.flower import compat_nodes
-from fedsys.flower.bundle import bundle, bundle_hash
+from fedsys.flower.processes.bundle import bundle, bundle_hash
 
 SERVER = "fedsys federation serve"
 BANK = "fedsys bank join"

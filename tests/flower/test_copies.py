@@ -10,7 +10,7 @@ pytest.importorskip("flwr", reason="Flower is not installed")
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from fedsys.flower.copies import SharedArray, copied
+from fedsys.flower.app.copies import SharedArray, copied
 
 KINDS = st.one_of(
     hnp.floating_dtypes(), hnp.integer_dtypes(), hnp.boolean_dtypes(), hnp.complex_number_dtypes()

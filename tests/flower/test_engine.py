@@ -18,9 +18,9 @@ from flwr.app import Array, ConfigRecord
 from fedsys.admission import Reason, Refused
 from fedsys.engine import Work
 from fedsys.errors import EngineError
-from fedsys.flower.exact import ExactSum
-from fedsys.flower.mail import Waiting
-from fedsys.flower.messages import ANSWER, OWN, UPDATE, Code
+from fedsys.flower.rounds.exact import ExactSum
+from fedsys.flower.rounds.mail import Waiting
+from fedsys.flower.rounds.messages import ANSWER, OWN, UPDATE, Code
 from fedsys.rounds import run_rounds
 from fedsys.strategies import FedAdam, FedAvg, Scaffold
 
@@ -107,7 +107,7 @@ def test_long_vectors_are_added_block_by_block():
 
 
 def test_large_answers_are_pulled_a_few_at_a_time(monkeypatch):
-    monkeypatch.setattr("fedsys.flower.mail.PULLED", 2 * 4 * LAYOUT.length)
+    monkeypatch.setattr("fedsys.flower.rounds.mail.PULLED", 2 * 4 * LAYOUT.length)
     clients = Clients(FedAvg(), np.ones(9))
     grid = ScriptedGrid(clients.app, 9)
     asked, pull = [], grid.pull_messages
@@ -118,7 +118,7 @@ def test_large_answers_are_pulled_a_few_at_a_time(monkeypatch):
 
 
 def test_an_answer_that_is_counted_is_let_go(monkeypatch):
-    monkeypatch.setattr("fedsys.flower.mail.PULLED", 1)
+    monkeypatch.setattr("fedsys.flower.rounds.mail.PULLED", 1)
     clients = Clients(Scaffold(), np.ones(20))
     grid = ScriptedGrid(clients.app, 20)
     state, alive, most = clients.begin(), [], []

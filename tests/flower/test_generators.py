@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 
-from fedsys.flower.generators import seeded
+from fedsys.flower.app.generators import seeded
 
 
 def drawn():
@@ -64,7 +64,7 @@ def test_frameworks_that_are_not_loaded_stay_so(tmp_path):
     import sys
 
     code = (
-        "import sys; from fedsys.flower.generators import seeded\n"
+        "import sys; from fedsys.flower.app.generators import seeded\n"
         "with seeded(1): pass\n"
         "assert not {'tensorflow', 'keras', 'torch'} & set(sys.modules)"
     )

@@ -12,8 +12,8 @@ pytest.importorskip("flwr", reason="Flower is not installed")
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from fedsys.errors import UsageError
-from fedsys.flower import grid as grid_module
-from fedsys.flower.grid import InProcessGrid
+from fedsys.flower.app import grid as grid_module
+from fedsys.flower.app.grid import InProcessGrid
 
 
 def content(**values):

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from fedsys.flower.guard import BODY, HEADER, Guard
+from fedsys.flower.processes.guard import BODY, HEADER, Guard
 
 
 class App:

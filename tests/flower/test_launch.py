@@ -2,8 +2,8 @@
 
 import pytest
 
-from fedsys.flower import launch
-from fedsys.flower.launch import FIRST, LONGEST, REPLY_FIRST, REPLY_LONGEST, Pauses
+from fedsys.flower.processes import launch
+from fedsys.flower.processes.launch import FIRST, LONGEST, REPLY_FIRST, REPLY_LONGEST, Pauses
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 import pytest
 
 from fedsys.errors import UsageError
-from fedsys.flower import loading
-from fedsys.flower.project import Project
+from fedsys.flower.app import loading
+from fedsys.flower.app.project import Project
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fedsys.admission import Gate, Reason, Refused, Update
 from fedsys.errors import UsageError
-from fedsys.flower.messages import (
+from fedsys.flower.rounds.messages import (
     ANSWER,
     ARRAYS,
     INSTRUCTION,

@@ -13,8 +13,8 @@ pytest.importorskip("flwr", reason="Flower is not installed")
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedsys.flower import compat_grid
-from fedsys.flower.mail import Waiting, exchange
-from fedsys.flower.runtime import DeployedGrid, admit_nodes
+from fedsys.flower.processes.runtime import DeployedGrid, admit_nodes
+from fedsys.flower.rounds.mail import Waiting, exchange
 from fedsys.trust.keys import make_keys
 from tests.flower.deployed import Deployed, message, until
 
@@ -135,7 +135,7 @@ def test_a_run_that_the_server_gave_up_is_begun_anew(grid, deployed):
 def test_a_message_of_a_run_with_foreign_code_is_refused_at_the_bank(
     deployed, processes, monkeypatch
 ):
-    from fedsys.flower import bundle, runtime
+    from fedsys.flower.processes import bundle, runtime
 
     monkeypatch.setattr(bundle, "PROJECT", bundle.PROJECT.replace("1.0.0", "6.6.6"))
     assert runtime.bundle() != b""

@@ -17,8 +17,8 @@ pytest.importorskip("flwr", reason="Flower is not installed")
 
 from fedsys.errors import NetworkError
 from fedsys.flower import compat_grid
-from fedsys.flower.runtime import Access, admit_nodes
-from fedsys.flower.superlink import answers, supervised
+from fedsys.flower.processes.runtime import Access, admit_nodes
+from fedsys.flower.processes.superlink import answers, supervised
 from fedsys.trust.keys import make_keys
 from tests.flower.deployed import alive, superlink, until
 
@@ -130,7 +130,7 @@ def test_it_ends_with_the_process_that_started_it(tmp_path):
     server = superlink(tmp_path)
     script = (
         "import time; from pathlib import PosixPath\n"
-        "from fedsys.flower.superlink import SuperLink, supervised\n"
+        "from fedsys.flower.processes.superlink import SuperLink, supervised\n"
         f"with supervised({server!r}) as process:\n"
         "    print(process.pid, flush=True); time.sleep(600)"
     )

@@ -10,10 +10,10 @@ import pytest
 pytest.importorskip("flwr", reason="Flower is not installed")
 
 from fedsys.errors import IdentityError, NetworkError
-from fedsys.flower.runtime import DeployedGrid
-from fedsys.flower.superlink import free_port
-from fedsys.flower.superlink import supervised as supervised_server
-from fedsys.flower.supernode import probe, supervised
+from fedsys.flower.processes.runtime import DeployedGrid
+from fedsys.flower.processes.superlink import free_port
+from fedsys.flower.processes.superlink import supervised as supervised_server
+from fedsys.flower.processes.supernode import probe, supervised
 from tests.flower.deployed import Bank, Deployed, alive, until
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from fedsys.errors import PolicyError
 from fedsys.trust import canonical
-from fedsys.trust.architecture import build, check, specify
-from fedsys.trust.layer_kinds import KINDS
+from fedsys.trust.architecture.layer_kinds import KINDS
+from fedsys.trust.architecture.models import build, check, specify
 from tests.edge import zoo
 
 from . import networks

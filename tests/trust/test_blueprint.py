@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsys.errors import PolicyError
-from fedsys.trust.architecture import Bounds, build, check
+from fedsys.trust.architecture.models import Bounds, build, check
 
 DENSE = {
     "kind": "Dense", "reads": [0], "trainable": True,
@@ -142,7 +142,8 @@ def test_a_huge_model_is_refused_without_keras_and_without_room():
     """In a process of its own with little memory, in which Keras cannot be imported."""
     code = (
         "import json, resource, sys; sys.modules['keras'] = sys.modules['tensorflow'] = None\n"
-        "from fedsys.errors import PolicyError; from fedsys.trust.architecture import build\n"
+        "from fedsys.errors import PolicyError\n"
+        "from fedsys.trust.architecture.models import build\n"
         "resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))\n"
         "try: build(json.loads(sys.argv[1]))\n"
         "except PolicyError as error: print(error)"

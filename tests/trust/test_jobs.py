@@ -17,7 +17,7 @@ from fedsys.layout import Layout
 from fedsys.local import Adam, Local
 from fedsys.strategies import STRATEGIES, FedProx
 from fedsys.trust import canonical
-from fedsys.trust.architecture import Bounds
+from fedsys.trust.architecture.models import Bounds
 from fedsys.trust.description import describe
 from fedsys.trust.jobs import Job, Terms, diff, open_job, sign_job, version, with_terms
 from fedsys.trust.policy import Policy

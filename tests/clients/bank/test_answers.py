@@ -13,15 +13,15 @@ from flwr.app import ConfigRecord, RecordDict
 from fedsys.clients.bank.answers import Answers
 from fedsys.clients.bank.home import ALWAYS, ASK, BankHome, Facts
 from fedsys.errors import StorageError, UsageError
-from fedsys.federation import demo_data
-from fedsys.federation.messages import (
+from fedsys.federation.demo import data as demo_data
+from fedsys.federation.jobs.messages import (
     JOB,
     ask_for_statistics,
     job_record,
     read_summary,
 )
-from fedsys.federation.request import Request
-from fedsys.flower.messages import ANSWER, Broadcast, Code, read_answer
+from fedsys.federation.jobs.request import Request
+from fedsys.flower.rounds.messages import ANSWER, Broadcast, Code, read_answer
 from fedsys.layout import read_weights
 from fedsys.local import Local
 from fedsys.randomness import seeded_globals

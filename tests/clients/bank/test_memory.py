@@ -9,7 +9,7 @@ from flwr.app import Array, ArrayRecord
 
 from fedsys.clients.bank.memory import JOBS, Memory
 from fedsys.errors import DataError
-from fedsys.flower.client import MEMORY
+from fedsys.flower.rounds.client import MEMORY
 
 JOB = "ab" * 32
 

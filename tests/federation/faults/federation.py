@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from fedsys.clients.bank.home import BankHome
-from fedsys.federation import demo_data
-from fedsys.federation.demo import set_up
+from fedsys.federation.demo import data as demo_data
+from fedsys.federation.demo.run import set_up
 from fedsys.federation.home import Home
-from fedsys.federation.jobs import TO_RUN, JobFolder, submit
-from fedsys.federation.request import Request
-from fedsys.federation.run import read_result
+from fedsys.federation.jobs.folder import TO_RUN, JobFolder, submit
+from fedsys.federation.jobs.request import Request
+from fedsys.federation.jobs.run import read_result
 from fedsys.local import Local
 from tests.federation.faults.proxy import Proxy
 from tests.flower.deployed import alive, children

@@ -4,7 +4,7 @@ import socket
 import threading
 from contextlib import suppress
 
-from fedsys.flower.superlink import LOOPBACK
+from fedsys.flower.processes.superlink import LOOPBACK
 
 
 class Proxy:

@@ -34,7 +34,7 @@ def fault(folder: Path, round: int) -> list[str]:
 
 def spoiled(reply: RecordDict, kind: str, value: str) -> RecordDict:
     """A reply as a broken or evil bank sends it."""
-    from fedsys.flower.messages import ANSWER, UPDATE
+    from fedsys.flower.rounds.messages import ANSWER, UPDATE
 
     said, update = reply.get(ANSWER), reply.get(UPDATE)
     if not isinstance(said, ConfigRecord) or not isinstance(update, ArrayRecord):
@@ -71,7 +71,7 @@ def spoiled(reply: RecordDict, kind: str, value: str) -> RecordDict:
 def be_trainer(folder: Path) -> None:
     from fedsys.clients.bank import answers, trainer_process
     from fedsys.flower import compat_nodes
-    from fedsys.flower.messages import INSTRUCTION
+    from fedsys.flower.rounds.messages import INSTRUCTION
 
     class Trainer(answers.Trainer):  # type: ignore[misc]
         def train(self, round: int, *rest: Any) -> Any:

@@ -13,9 +13,9 @@ import pytest
 
 from fedsys.clients.bank.home import BankHome
 from fedsys.clients.bank.home import Facts as BankFacts
-from fedsys.federation.demo_data import SCHEMA
+from fedsys.federation.demo.data import SCHEMA
 from fedsys.federation.home import Facts, Home
-from fedsys.flower.superlink import LOOPBACK, free_port
+from fedsys.flower.processes.superlink import LOOPBACK, free_port
 from fedsys.trust.identity import issue_server, make_authority, read_authority
 from tests.federation.faults.federation import Process, until
 from tests.flower.deployed import alive

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from fedsys.federation.jobs import resume_job
+from fedsys.federation.jobs.folder import resume_job
 from tests.federation.faults.federation import at_round, ended, lines, until, weights
 
 BAD, GOOD = "bank-c", ["bank-a", "bank-b"]
@@ -34,7 +34,7 @@ def test_a_bank_that_is_killed_is_missed_named_and_waited_for(federation, whole,
     the bank is back less than a minute after it was killed, and the job ends as if it had not."""
     wanted = whole(3)
     federation.plan(BAD, LONG)
-    strict = federation.ask(rounds=3, quorum=3, deadline=6.0)
+    strict = federation.ask(rounds=3, quorum=3, deadline=12.0)
     kill_amid_round_two(federation, strict)
     try:
         assert ended(strict) == "paused"
@@ -46,7 +46,7 @@ def test_a_bank_that_is_killed_is_missed_named_and_waited_for(federation, whole,
         paused = federation.audited("run paused")[-1]["details"]
         assert paused == {"run": status.job[:16], "round": 1, "code": "quorum"}
         observed(1, f"with quorum 3: paused, exit code 7: {status.error.partition(';')[0]}")
-        others = federation.ask(rounds=1, quorum=2, deadline=6.0)
+        others = federation.ask(rounds=1, quorum=2, deadline=12.0)
         assert ended(others) == "done"
         assert lines(others)[0]["banks"] == GOOD
         assert list(lines(others)[0]["missing"]) == [BAD]

@@ -1,0 +1,107 @@
+"""Jobs on the coordinator's command line: `fedsys federation run`, `watch` and `resume`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from fedsys.federation.commands.options import HOME, JSON, NAME, PATH, home_of, note, say
+
+
+@click.command()
+@click.argument("file", type=PATH, metavar="JOB.TOML")
+@click.option("--dry-run", is_flag=True, help="Show what banks will be shown; send nothing.")
+@NAME
+@HOME
+@JSON
+def run(file: Path, dry_run: bool, name: str | None, home: Path | None, as_json: bool) -> int:
+    """Asks for a job, which the server runs when its turn comes.
+
+    JOB.TOML has an experiment's keys: name, model, strategy, local, rounds, quorum, deadline.
+    """
+    from fedsys.federation.jobs.folder import submit
+    from fedsys.federation.jobs.proposal import foresee
+    from fedsys.federation.jobs.request import Request
+    from fedsys.federation.serving import holder
+    from fedsys.flower.app.loading import quiet_imports
+    from fedsys.trust.description import describe
+
+    found = home_of(home, name)
+    request = Request.read(file)
+    with quiet_imports():
+        proposal = foresee(found, request)
+    for line in proposal.warnings:
+        note(f"⚠ {line}")
+    job = proposal.job
+    if dry_run:
+        if not proposal.settled:
+            note(
+                "the job gets its final number once the banks' statistics are there, from which "
+                "the preparation of the columns is made"
+            )
+        table = {"name": request.name, "settled": proposal.settled, "job": job.digest,
+                 "terms": job.table()["terms"], "parameters": job.layout.length,
+                 "warnings": list(proposal.warnings), "sent": False}  # fmt: skip
+        return say(f"{describe(job)}\n\nnothing was sent", table, as_json)
+    submit(found, request)
+    served = holder(found.folder) is not None
+    if not served:
+        note("no server runs: fedsys federation serve runs the job")
+    text = f"{request.name}: queued; fedsys federation watch shows its rounds"
+    return say(text, {"name": request.name, "status": "queued", "served": served}, as_json)
+
+
+@click.command()
+@click.argument("job", required=False)
+@NAME
+@HOME
+@JSON
+def watch(job: str | None, name: str | None, home: Path | None, as_json: bool) -> int:
+    """Shows a job's rounds as they come [the one that runs]. Ctrl-C leaves it running."""
+    from dataclasses import asdict
+
+    from fedsys.errors import EngineError
+    from fedsys.federation.commands.watch import meant, round_text, rounds
+    from fedsys.federation.jobs.folder import DONE, Status
+
+    folder = meant(home_of(home, name), job)
+    last = Status()
+    try:
+        for one in rounds(folder):
+            if isinstance(one, Status):
+                last = one
+            elif as_json:
+                click.echo(json.dumps(one))
+            else:
+                click.echo(round_text(one, folder.status.rounds))
+    except KeyboardInterrupt:
+        note(f"{folder.name}: goes on; fedsys federation watch {folder.name} shows it again")
+        return 0
+    text = f"{folder.name}: {last.status}" + (f": {last.error}" if last.error else "")
+    say(text, {"name": folder.name, **asdict(last)}, as_json)
+    return 0 if last.status == DONE else last.code or EngineError.code
+
+
+@click.command()
+@click.argument("job", required=False)
+@NAME
+@HOME
+@JSON
+def resume(job: str | None, name: str | None, home: Path | None, as_json: bool) -> int:
+    """Goes on with a job that was paused or failed, from its last round [the newest such]."""
+    from fedsys.errors import UsageError
+    from fedsys.federation.jobs.folder import FAILED, PAUSED, all_jobs, find_job, resume_job
+
+    found = home_of(home, name)
+    stopped = [one for one in all_jobs(found) if one.status.status in (PAUSED, FAILED)]
+    if job is None and not stopped:
+        raise UsageError("no job is paused: fedsys federation status lists them")
+    if not all_jobs(found):
+        raise UsageError("no job was asked for yet: fedsys federation run job.toml")
+    folder = find_job(found, job) if job is not None else stopped[-1]
+    resume_job(folder)
+    text = f"{folder.name}: queued, from round {folder.status.round + 1} on"
+    table = {"name": folder.name, "status": "queued", "round": folder.status.round}
+    return say(text, table, as_json)

@@ -1,0 +1,1 @@
+"""How banks come in, and say how they stand."""

@@ -1,0 +1,1 @@
+"""Jobs: asked for, run with banks, and what came of them."""

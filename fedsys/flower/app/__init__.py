@@ -1,0 +1,1 @@
+"""A Flower app, unmodified, from its folder, on nodes in this process."""

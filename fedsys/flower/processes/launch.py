@@ -1,0 +1,82 @@
+"""Flower's own processes, as our children: `python -m fedsys.flower.processes.launch KIND ...`.
+
+    superlink  SECRET           ARGUMENTS   secret: file of the coordinator's secret; see guard.py
+    supernode  STALE  ACTIVATED ARGUMENTS   stale: id of the node that was killed, or '-';
+                                            activated: file that says the process and its node
+
+They run Flower's own programs with Flower's own options, with what `compat` changes in them, and
+end when the process that started them ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from fedsys.storage import write_atomic
+from fedsys.supervision import end_with_parent
+
+FIRST, GROWTH, LONGEST = 0.02, 1.1, 0.5
+"""Seconds between two times that a node asks for messages: short at first, as in a round, then
+longer and longer, so that idle nodes cost the server little."""
+REPLY_FIRST, REPLY_GROWTH, REPLY_LONGEST = 0.005, 1.2, 0.1
+"""The same while the node waits for its app on the same machine."""
+
+
+class Pauses:
+    """Stands in for `time.sleep` in the node's loop, which sleeps 3 s where no message is there
+    and 0.5 s where no reply is there."""
+
+    def __init__(self) -> None:
+        self._asked, self._pause = 0.0, 0.0
+
+    def __call__(self, seconds: float) -> None:
+        first, growth, longest = (
+            (FIRST, GROWTH, LONGEST) if seconds > 1 else (REPLY_FIRST, REPLY_GROWTH, REPLY_LONGEST)
+        )
+        self._pause = min(self._pause * growth, longest) if seconds == self._asked else first
+        self._asked = seconds
+        time.sleep(self._pause)
+
+
+def main(arguments: list[str]) -> None:
+    """Becomes one of Flower's programs."""
+    end_with_parent()
+    from fedsys.flower import compat_nodes
+
+    program, *rest = arguments
+    if program == "superlink":
+        from fedsys.flower.processes.guard import Guard
+
+        secret = Path(rest[0]).read_text("ascii").strip()
+        compat_nodes.run_superlink(rest[1:], Guard, {"secret": secret})
+    else:
+        stale = None if rest[0] == "-" else int(rest[0])
+
+        def activated(node: int) -> None:
+            said = json.dumps({"process": os.getpid(), "node": str(node)})
+            write_atomic(Path(rest[1]), [said.encode()])
+
+        try:
+            compat_nodes.run_supernode(rest[2:], Pauses(), stale, activated)
+        finally:
+            _end_at_once()
+
+
+def _end_at_once() -> None:
+    """Ends a node whose main thread has ended. Its other threads would keep the process, and
+    nobody would see that it does nothing any more: so it was where a handshake was cut short."""
+    error = sys.exc_info()[1]
+    if error is not None and not isinstance(error, SystemExit):
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0 if error is None or getattr(error, "code", 1) in (None, 0) else 1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

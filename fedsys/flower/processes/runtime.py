@@ -1,0 +1,390 @@
+"""Our two ends of Flower's runtime: the server's round loop, and the bank's warm app.
+
+    with DeployedGrid(access, told) as grid:            # at the server
+        engine = GridEngine(grid, ..., node_of=grid.node_of(nodes))
+
+    serve(node.address, secret, answer, stopping)       # at the bank, in the trainer's process
+
+Flower would start a process for each message and for each run, from an app that came over the
+wire. Here both are processes that stay, of the fedsys that is installed: the server's end claims
+the task of a run that holds no code, and the bank's end claims the messages of such runs alone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Error, Message, Metadata, RecordDict
+from flwr.serverapp import Grid
+
+from fedsys.errors import EngineError
+from fedsys.flower import compat, compat_grid, compat_nodes
+from fedsys.flower.processes.bundle import bundle, bundle_hash
+from fedsys.flower.processes.guard import HEADER
+from fedsys.flower.processes.superlink import SuperLink
+from fedsys.flower.rounds.mail import NodeOf
+from fedsys.storage import write_atomic
+
+NODES_SECONDS = 0.5
+"""How long what the server says of its nodes is believed."""
+BEAT_SECONDS = 10.0
+"""Flower takes a task that is silent for 60 s for dead."""
+PULL_SECONDS = 0.05
+FIRST, GROWTH, LONGEST = 0.005, 1.3, 0.1
+"""Seconds between two looks for a task at the bank's own node."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """How the coordinator reaches its own server. authority: the CA's certificate as a PEM."""
+
+    address: str
+    authority: bytes
+    secret: str
+    executor: bytes
+
+    @classmethod
+    def of(cls, server: SuperLink) -> Access:
+        """Read from the server's files."""
+        return cls(
+            server.address,
+            server.authority.read_bytes(),
+            server.secret.read_text("ascii").strip(),
+            server.executor.read_bytes(),
+        )
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request of the coordinator carries."""
+        return {HEADER: self.secret}
+
+    def control(self) -> Any:
+        """A client of the Control API; use it in a `with`."""
+        return compat_grid.control(self.address, self.authority, self.headers)
+
+
+def admit_nodes(access: Access, keys: Iterable[bytes]) -> dict[bytes, int]:
+    """Lets exactly these nodes join, by their public keys (PEM). Gives their ids."""
+    wanted = list(keys)
+    with access.control() as control:
+        known = compat_grid.registered(control)
+        for key, node in known.items():
+            if key not in wanted:
+                compat_grid.unregister(control, node)
+        return {key: known.get(key) or compat_grid.register(control, key) for key in wanted}
+
+
+class DeployedGrid(Grid):
+    """A grid of real nodes, over a SuperLink. Use it in a `with`; one at a time in a process.
+
+    Messages to a node that was started again since are reported as lost, at once, and so are all
+    where the server was: it may have been killed while a node fetched its message. Where the run
+    itself was lost, because the server was away for long, a new one is begun.
+    told: hears of a new run. starts: how often the server was started. note: a file that keeps the
+    run's id, so that a coordinator that was killed ends its last run when it begins the next.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        told: Callable[[str], None] = lambda line: None,
+        starts: Callable[[], int] = lambda: 1,
+        note: Path | None = None,
+    ) -> None:
+        self._access, self._told, self._starts, self._note = access, told, starts, note
+        self._grid: Any = None
+        self._coming: dict[str, compat_grid.Coming] = {}
+        self._sent: dict[str, tuple[int, str, int]] = {}
+        self._nodes: dict[int, Any] = {}
+        self._seen = float("-inf")
+        self._closing = threading.Event()
+        self._beating: threading.Thread | None = None
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> DeployedGrid:
+        self._begin()
+        self._beating = threading.Thread(target=self._beat, name="run's heartbeat", daemon=True)
+        self._beating.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._closing.set()
+        if self._beating is not None:
+            self._beating.join()
+        self._end()
+
+    def node_of(self, nodes: Mapping[int, int]) -> NodeOf:
+        """Client -> its node, while that is online. nodes: client -> node id."""
+
+        def found(client: int) -> int | None:
+            node = nodes.get(client)
+            return node if node in self._online() else None
+
+        return found
+
+    # --- what Flower's grids have ----------------------------------------------------------------
+
+    def set_run(self, run: Any) -> None:
+        """The run is our own."""
+
+    @property
+    def run(self) -> Any:
+        return self._grid.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> list[int]:
+        """Of the nodes that are online."""
+        return list(self._online())
+
+    def get_nodes(self) -> list[Any]:
+        return list(self._online().values())
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Sends messages and returns their ids: '' for one that could not be sent."""
+        messages = list(messages)
+        for message in messages:
+            message.content = compat_nodes.packed(message.content)
+        since, starts = self._online(), self._starts()
+        try:
+            ids = self._grid.push_messages(messages)
+        except Exception as error:
+            self._lost_run(error)
+            return [""] * len(messages)
+        for name, message in zip(ids, messages, strict=True):
+            if name:
+                node = message.metadata.dst_node_id
+                self._sent[name] = node, _since(since.get(node)), starts
+        return [name or "" for name in ids]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """The replies that are there, and errors for messages that nobody will answer."""
+        wanted = [name for name in message_ids if name]
+        known = [name for name in wanted if name in self._sent]
+        lost = [name for name in wanted if name not in self._sent]
+        replies: list[Message] = []
+        try:
+            fresh = [name for name in known if name not in self._coming]
+            for coming in compat_grid.claim_replies(self._grid, fresh) if fresh else ():
+                self._coming[coming.question] = coming
+            for name in known:
+                reply = self._fetched(name)
+                if reply is not None:
+                    self._forget(name)
+                    replies.append(reply)
+        except Exception as error:
+            self._lost_run(error)
+            return [*replies, *(_lost(name) for name in wanted if not _answered(name, replies))]
+        online, starts = self._online(), self._starts()
+        for name in known:
+            node, since, sent = self._sent.get(name, (0, "", starts))
+            again = node in online and _since(online[node]) != since
+            if name in self._sent and (again or sent != starts):
+                self._forget(name)
+                lost.append(name)
+        return [*replies, *(_lost(name) for name in lost)]
+
+    def _fetched(self, name: str) -> Message | None:
+        """The reply to a message, if all of it is there."""
+        coming = self._coming.get(name)
+        if coming is None:
+            return None
+        try:
+            return compat_grid.fetch_reply(self._grid, coming)
+        except compat_nodes.TaskGone:
+            return _lost(name)
+
+    def _forget(self, name: str) -> None:
+        self._sent.pop(name, None)
+        self._coming.pop(name, None)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> list[Message]:
+        end = None if timeout is None else time.monotonic() + timeout
+        missing = {name for name in self.push_messages(messages) if name}
+        replies: list[Message] = []
+        while missing and (end is None or time.monotonic() < end):
+            found = self.pull_messages(missing)
+            replies += found
+            missing -= {reply.metadata.reply_to_message_id for reply in found}
+            if missing:
+                time.sleep(PULL_SECONDS)
+        return replies
+
+    # --- the run ---------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        access = self._access
+        with access.control() as control:
+            self._end_last(control)
+            run_id = compat_grid.start_run(control, bundle())
+        if self._note is not None:
+            write_atomic(self._note, [str(run_id).encode()])
+        grid = compat_grid.claimed_grid(
+            access.address, access.authority, access.headers, access.executor, run_id
+        )
+        if grid is None:
+            raise EngineError(
+                f"{access.address}: another process claimed the run: is a second coordinator "
+                "of this federation running?"
+            )
+        self._grid = grid
+
+    def _end_last(self, control: Any) -> None:
+        """Ends the run before this one: nodes may wait for a message that nobody completes."""
+        try:
+            last = int(self._note.read_text("ascii")) if self._note is not None else None
+        except (OSError, ValueError):
+            return
+        if last is not None:
+            _stopped(control, last)
+
+    def _end(self) -> None:
+        grid, self._grid = self._grid, None
+        if grid is None:
+            return
+        with self._access.control() as control:
+            _stopped(control, grid.run.run_id)
+        grid.close()
+
+    def _lost_run(self, error: Exception) -> None:
+        """Begins a new run where the old one is over or spoiled; raises all other errors."""
+        if not (compat_grid.run_is_over(error) or compat_grid.push_was_cut(error)):
+            raise error
+        self._told("the server lost the run in between; going on with a new one")
+        with self._lock:
+            self._sent.clear()
+            self._coming.clear()
+            self._end()
+            self._begin()
+
+    def _beat(self) -> None:
+        while not self._closing.wait(BEAT_SECONDS):
+            with self._lock:
+                try:
+                    compat_nodes.beat(self._grid._runtime_client)
+                except Exception as error:
+                    if not compat_nodes.is_away(error):
+                        raise
+
+    def _online(self) -> dict[int, Any]:
+        """Node id -> what the server says of it."""
+        if time.monotonic() - self._seen > NODES_SECONDS:
+            try:
+                self._nodes = {node.node_id: node for node in self._grid.get_nodes()}
+            except Exception as error:
+                self._lost_run(error)
+                self._nodes = {}
+            self._seen = time.monotonic()
+        return self._nodes
+
+
+def _stopped(control: Any, run_id: int) -> None:
+    """Ends a run, if it is there and has not ended."""
+    try:
+        compat_grid.stop_run(control, run_id)
+    except Exception as error:  # the server may be gone, which ends the run as well
+        if not compat_nodes.is_away(error):
+            raise
+
+
+def _answered(name: str, replies: list[Message]) -> bool:
+    return any(reply.metadata.reply_to_message_id == name for reply in replies)
+
+
+def _since(node: Any) -> str:
+    """When a node was started last; '' for one that is not there."""
+    return "" if node is None else str(node.last_activated_at)
+
+
+def _lost(name: str) -> Message:
+    """Says that nobody will answer a message."""
+    metadata = Metadata(
+        run_id=0,
+        message_id="",
+        src_node_id=compat.SERVER_NODE,
+        dst_node_id=compat.SERVER_NODE,
+        reply_to_message_id=name,
+        group_id="",
+        created_at=time.time(),
+        ttl=1.0,
+        message_type=compat.SYSTEM_MESSAGE,
+    )
+    error = Error(compat.NODE_AWAY, "its node or the server was started again")
+    return compat.built_message(metadata, error=error)
+
+
+# --- at the bank ---------------------------------------------------------------------------------
+
+Answer = Callable[[RecordDict], RecordDict]
+"""From a message's content to its reply's. Raises nothing: what goes wrong is a reply, too."""
+
+
+def serve(
+    address: str,
+    secret: Path,
+    answer: Answer,
+    refuse: Answer,
+    stopping: threading.Event,
+    told: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Answers the messages of the bank's own node, one after another, until it shall stop.
+
+    address, secret: of the node's interface on this machine. refuse: answers a message of a run
+    that is not fedsys'. The node may be away, and come back.
+    """
+    tasks = compat_nodes.NodeTasks(address, secret.read_bytes())
+    ours, pause = bundle_hash(), FIRST
+    while not stopping.wait(pause):
+        try:
+            if not tasks.claim():
+                pause = min(LONGEST, pause * GROWTH)
+                continue
+            message, held, context = tasks.read()
+            with _Beating(tasks.client):
+                content = (answer if held == ours else refuse)(message.content)
+            tasks.finish(Message(content, reply_to=message), context)
+            pause = FIRST
+        except compat_nodes.TaskGone:
+            pause = FIRST
+        except Exception as error:
+            if not compat_nodes.is_away(error):
+                raise
+            pause = LONGEST
+
+
+class _Beating:
+    """Says that a task is being worked on, while it is."""
+
+    def __init__(self, client: Any) -> None:
+        self._client, self._done = client, threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="task's heartbeat", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._done.wait(BEAT_SECONDS):
+            try:
+                compat_nodes.beat(self._client)
+            except Exception as error:
+                if not compat_nodes.is_away(error):
+                    raise

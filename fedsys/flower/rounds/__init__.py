@@ -1,0 +1,1 @@
+"""Our rounds as Flower's messages, over any grid of its."""

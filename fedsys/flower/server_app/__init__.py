@@ -1,0 +1,1 @@
+"""Our algorithms in a plain ServerApp of Flower's."""
