@@ -314,13 +314,18 @@ def check_name(name: str, place: str) -> None:
 
 
 def check_names(names: tuple[str, ...], place: str, what: str) -> None:
-    """Raises UsageError unless there are names, none twice."""
+    """Raises UsageError unless there are names, none twice.
+
+    A whole number has one spelling, in which its cell is read: '1', whatever a file calls it.
+    """
     if not names:
         raise UsageError(f'{place}: list every {what}, such as ["a", "b"]')
     if len(names) > _MOST_CATEGORIES:
         raise UsageError(f"{place}: {len(names)} of them, at most {_MOST_CATEGORIES}")
     for name in names:
         check_name(name, place)
+        if re.fullmatch(r"-?\d+\.0+", name):
+            raise UsageError(f"{place}: write {name!r} as {name.partition('.')[0]!r}")
     _no_doubles(names, place)
 
 

@@ -16,7 +16,6 @@ missing = { category = 4 }
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -225,8 +224,6 @@ def _texts(entry: Any, place: str, numbers: bool) -> tuple[str, ...]:
     for one in entry:
         if numbers and isinstance(one, int) and not isinstance(one, bool) and abs(one) < 2**63:
             one = str(one)
-        elif numbers and isinstance(one, str) and re.fullmatch(r"-?\d+\.0+", one):
-            raise UsageError(f"{place}: write {one!r} as {one.partition('.')[0]!r}")
         if not isinstance(one, str):
             raise UsageError(f"{place}: must be texts{' or whole numbers' if numbers else ''}")
         texts.append(one)
