@@ -78,6 +78,8 @@ class Event(StrEnum):
     JOB_RECEIVED = "job received"
     JOB_APPROVED = "job approved"
     JOB_REFUSED = "job refused"
+    JOB_AGREED = "job agreed"
+    JOB_DECLINED = "job declined"
     RUN_BEGUN = "run begun"
     ROUND_BEGUN = "round begun"
     UPDATE_SENT = "update sent"
@@ -86,11 +88,14 @@ class Event(StrEnum):
     FAILED = "bank failed"
     LOST = "bank lost"
     REJOINED = "bank rejoined"
+    QUARANTINED = "bank quarantined"
     ROUND_ENDED = "round ended"
     ROUND_ABANDONED = "round abandoned"
     PAUSED = "run paused"
     RESUMED = "run resumed"
     RUN_ENDED = "run ended"
+    STATISTICS_APPROVED = "statistics approved"
+    STATISTICS_DECLINED = "statistics declined"
     STATISTICS_SENT = "statistics sent"
     STATISTICS_RECEIVED = "statistics received"
     REQUEST_REFUSED = "request refused"
@@ -140,6 +145,9 @@ FIELDS: Mapping[Event, Mapping[str, Check]] = {
     Event.JOB_RECEIVED: {"job": HASH, "key": ID},
     Event.JOB_APPROVED: {"job": HASH},
     Event.JOB_REFUSED: {"job": HASH, "code": CODE},
+    # What a bank's officer said, as the coordinator heard it; declined: at the bank, too.
+    Event.JOB_AGREED: {"bank": _name, "job": HASH},
+    Event.JOB_DECLINED: {"bank": _name, "job": HASH},
     Event.RUN_BEGUN: {"run": ID, "job": HASH, "banks": _count},
     Event.ROUND_BEGUN: {"run": ID, "round": _count, "banks": _count},
     Event.UPDATE_SENT: {"run": ID, "round": _count, "bank": _name, "sha256": HASH, "bytes": _count},
@@ -152,6 +160,7 @@ FIELDS: Mapping[Event, Mapping[str, Check]] = {
     Event.FAILED: {"run": ID, "round": _count, "bank": _name, "code": CODE},
     Event.LOST: {"run": ID, "round": _count, "bank": _name},
     Event.REJOINED: {"run": ID, "round": _count, "bank": _name},
+    Event.QUARANTINED: {"run": ID, "round": _count, "bank": _name, "reason": _one_of(Reason)},
     Event.ROUND_ENDED: {
         "run": ID, "round": _count, "admitted": _count, "weight": _number, "sha256": HASH,
     },
@@ -159,6 +168,8 @@ FIELDS: Mapping[Event, Mapping[str, Check]] = {
     Event.PAUSED: {"run": ID, "round": _count, "code": CODE},
     Event.RESUMED: {"run": ID, "round": _count},
     Event.RUN_ENDED: {"run": ID, "rounds": _count, "sha256": HASH},
+    Event.STATISTICS_APPROVED: {"bank": _name, "request": HASH},
+    Event.STATISTICS_DECLINED: {"bank": _name, "request": HASH},
     Event.STATISTICS_SENT: {"bank": _name, "sha256": HASH, "bytes": _count},
     Event.STATISTICS_RECEIVED: {"bank": _name, "sha256": HASH, "bytes": _count},
     # bank: as whom the request came; 'unknown' where it did not say, or not in a name's form.

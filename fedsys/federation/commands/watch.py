@@ -73,6 +73,9 @@ def round_text(line: dict[str, Any], total: int) -> str:
     ]
     if missing:
         parts.append(f"missing {missing}")
+    kept_out = ", ".join(f"{bank} ({why})" for bank, why in line.get("quarantined", {}).items())
+    if kept_out:
+        parts.append(f"quarantined {kept_out}")
     if not line["moved"]:
         parts.append("quorum missed: nothing moved")
     return "  ".join(parts)

@@ -26,7 +26,8 @@ TO_RUN = (QUEUED, RUNNING)
 
 @dataclass(frozen=True)
 class Status:
-    """How far a job is. code: exit code of its error, 0 where there is none."""
+    """How far a job is. code: exit code of its error, 0 where there is none. forgiven: refusals of
+    updates until this round no longer count against a bank; see `quarantine.py`."""
 
     status: str = QUEUED
     round: int = 0
@@ -34,6 +35,7 @@ class Status:
     job: str = ""
     error: str = ""
     code: int = 0
+    forgiven: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,12 @@ def submit(home: Home, request: Request) -> JobFolder:
 
 
 def resume_job(job: JobFolder) -> None:
-    """Lets a job that was paused or failed go on. Raises UsageError where it needs none."""
-    status = job.status.status
-    if status not in (PAUSED, FAILED):
-        raise UsageError(f"job {job.name!r}: is {status}: there is nothing to resume")
-    job.say(status=QUEUED, error="", code=0)
+    """Lets a job that was paused or failed go on, with all banks. Raises UsageError where it needs
+    none."""
+    known = job.status
+    if known.status not in (PAUSED, FAILED):
+        raise UsageError(f"job {job.name!r}: is {known.status}: there is nothing to resume")
+    job.say(status=QUEUED, error="", code=0, forgiven=known.round)
 
 
 def all_jobs(home: Home) -> list[JobFolder]:

@@ -23,11 +23,12 @@ _FAILURES: Mapping[str, events.Code] = {
 
 
 class Received:
-    """The updates of one round after another. names: client -> bank."""
+    """The updates of one round after another. names: client -> bank; may grow meanwhile."""
 
     def __init__(self, audit: Audit, run: str, names: Mapping[int, str]) -> None:
         self._audit, self._run, self._names = audit, run, names
         self._updates: dict[int, tuple[str, int]] = {}
+        self._lost: set[int] = set()
 
     def note(self, client: int, content: RecordDict) -> None:
         """Remembers what a client sent; is a `GridEngine`'s check that refuses nothing."""
@@ -37,9 +38,15 @@ class Received:
         """Writes down each bank's update of a round, or why it has none that counts."""
         for client in happened.aggregate.admitted:
             digest, size = self._updates[int(client)]
+            if int(client) in self._lost:
+                self._lost.remove(int(client))
+                round, bank = happened.number, self._names[int(client)]
+                self._audit.record(Event.REJOINED, run=self._run, round=round, bank=bank)
             self._record(happened, int(client), Event.UPDATE_RECEIVED, sha256=digest, bytes=size)
         for refusal in happened.aggregate.refused:
             event, details = self._refused(refusal)
+            if event is Event.LOST:
+                self._lost.add(refusal.client)
             self._record(happened, refusal.client, event, **details)
         self._updates.clear()
 
@@ -49,7 +56,8 @@ class Received:
         if refusal.reason is Reason.FAILED:
             code = _FAILURES.get(refusal.detail, events.Code.INTERNAL)
             return Event.FAILED, {"code": str(code)}
-        digest, _ = self._updates[refusal.client]
+        # What was too large to be fetched was never here.
+        digest, _ = self._updates.get(refusal.client) or update_digest(RecordDict())
         return Event.UPDATE_REFUSED, {"sha256": digest, "reason": str(refusal.reason)}
 
     def _record(self, happened: Round, client: int, event: Event, **details: Any) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,24 +13,26 @@ from typing import Any
 import numpy as np
 from flwr.app import RecordDict
 
+from fedsys.admission import Reason
 from fedsys.checkpoint import Checkpoints
 from fedsys.errors import QuorumError, StorageError
-from fedsys.federation.banks import Bank
 from fedsys.federation.enrolment.approvals import await_approvals
 from fedsys.federation.home import Home
 from fedsys.federation.jobs.folder import DONE, RUNNING, JobFolder
+from fedsys.federation.jobs.members import Current, Members, Roster
 from fedsys.federation.jobs.messages import JOB, job_record
+from fedsys.federation.jobs.quarantine import LIMIT, Quarantine, quarantine, round_lines
 from fedsys.federation.jobs.received import Received
 from fedsys.federation.jobs.request import Request
-from fedsys.federation.jobs.statistics import gather, preparation
+from fedsys.federation.jobs.statistics import Statistics, preparation
 from fedsys.flower.processes.runtime import DeployedGrid
-from fedsys.flower.rounds.engine import GridEngine
+from fedsys.flower.rounds.engine import ADMITTED, GridEngine
 from fedsys.flower.rounds.mail import Waiting
 from fedsys.layout import read_weights
 from fedsys.randomness import seeded_globals
 from fedsys.records import told as record_of
 from fedsys.rounds import PATIENCE, Round, State, begin, run_rounds
-from fedsys.storage import append_line, storing, write_atomic
+from fedsys.storage import append_line, write_atomic
 from fedsys.tables import Preparation, Summary
 from fedsys.trust import wire
 from fedsys.trust.events import Event
@@ -47,92 +50,99 @@ class Abandoned(QuorumError):
 class Assembled:
     """A job and what is needed to run it.
 
-    signed: the job as banks get it. enrolled: [clients], the weight of each; 0 for those that do
-    not take part. weights: [layout length], before the first round.
+    signed: the job as banks get it. weights: [layout length], before the first round.
     """
 
     job: Job
     signed: bytes
     preparation: Preparation
-    enrolled: np.ndarray
     weights: np.ndarray
-
-    @property
-    def cohort(self) -> np.ndarray:
-        """The clients that take part."""
-        return np.flatnonzero(self.enrolled)
 
 
 def run_job(
     home: Home,
     folder: JobFolder,
-    banks: Sequence[Bank],
-    nodes: Mapping[int, int],
+    current: Current,
     grid: DeployedGrid,
     told: Told,
 ) -> State:
     """Runs a job, or goes on with it, and returns the last state.
 
-    banks: those that may take part. nodes: client -> its node. Raises FedsysError; what was done
-    until then is on the disk, and running the job again goes on from there.
+    current: see `Current`; is asked before every round. Raises FedsysError; what was done until
+    then is on the disk, and running the job again goes on from there.
     """
-    node_of = grid.node_of(nodes)
     request = folder.request
     folder.say(status=RUNNING, error="", code=0)
-    summaries = gather(home, banks, grid, node_of, request.deadline, told)
-    assembled = assemble(home, folder, request, banks, summaries)
+    banks, nodes = current()
+    statistics = Statistics(home, told)
+    summaries = statistics.gather(
+        banks,
+        grid,
+        grid.node_of(nodes),
+        needed=max(home.facts.banks, request.quorum or 0),
+        waiting=Waiting(deadline=request.deadline, grace=request.grace),
+    )
+    assembled = assemble(home, folder, request, summaries)
     job = assembled.job
     folder.say(job=job.digest)
-    if job.terms.quorum > len(assembled.cohort):
-        raise QuorumError(
-            f"job {job.terms.name!r} needs {job.terms.quorum} banks and {len(assembled.cohort)} "
-            "take part: approve more, or ask for one with a lower quorum"
-        )
-    taking_part = {int(client) for client in assembled.cohort}
-    await_approvals(home, job, [bank for bank in banks if bank.number in taking_part], told)
-    names = {bank.number: bank.name for bank in banks}
+    roster = Roster(home, folder, job, statistics, grid, current, told)
+    taking_part = roster.begin()
+    await_approvals(home, job, taking_part, told)
     state, checkpoints = _found(folder, assembled, told)
     run_id = job.digest[:16]
-    received = Received(home.audit, run_id, names)
-    engine = _engine(assembled, grid, nodes, names, told, received)
+    received = Received(home.audit, run_id, roster.names)
+    kept_out = quarantine(round_lines(folder.metrics), folder.status.forgiven)
     if state.round:
         home.audit.record(Event.RESUMED, run=run_id, round=state.round)
     else:
         home.audit.record(Event.RUN_BEGUN, run=run_id, job=job.digest, banks=len(taking_part))
-    abandoned = 0
+    hear = _hearing(roster.names, told)
+    abandoned, away = 0, frozenset[int]()
     while state.round < job.terms.rounds:
-        for after, happened in _rounds(assembled, state, engine):
-            told(_line(job, happened))
-            received.record(happened)
-            if not happened.moved:  # the round is done again, and nothing of it is kept
-                abandoned += 1
-                _abandon(home, job, run_id, names, happened, abandoned)
-                break
-            state, abandoned = after, 0
-            _keep(home, folder, run_id, names, state, happened)
-            checkpoints.save(state)  # last: a round without it is done again
-            folder.say(round=state.round)
+        members = roster.look(state.round + 1, kept_out.banks)
+        engine = _engine(assembled, request, members, grid, away, hear, received)
+        after, happened = _round(job, members, state, engine)
+        away = frozenset(
+            one.client
+            for one in happened.aggregate.refused
+            if one.reason in (Reason.LOST, Reason.LATE)
+        )
+        told(_line(job, happened))
+        received.record(happened)
+        if not happened.moved:  # the round is done again, and nothing of it is kept
+            abandoned += 1
+            _abandon(home, job, run_id, roster.names, happened, abandoned)
+            continue
+        state, abandoned = after, 0
+        kept_out = _keep(home, folder, run_id, roster.names, state, happened, kept_out, told)
+        checkpoints.save(state)  # last: a round without it is done again
+        folder.say(round=state.round)
     digest = _leave(folder, assembled, state)
     home.audit.record(Event.RUN_ENDED, run=run_id, rounds=state.round, sha256=digest)
     folder.say(status=DONE)
     return state
 
 
-def _rounds(
-    assembled: Assembled, state: State, engine: GridEngine
-) -> Iterator[tuple[State, Round]]:
-    """The rounds from a state on."""
-    job, cohort = assembled.job, assembled.cohort
-    return run_rounds(
-        state,
-        job.terms.strategy,
-        engine,
-        job.layout,
-        cohorts=lambda round: cohort,
-        population=float(assembled.enrolled.sum()),
-        rounds=job.terms.rounds,
-        quorum=(job.terms.quorum - 0.5) / len(cohort),  # a part that no rounding exceeds
+def _round(job: Job, members: Members, state: State, engine: GridEngine) -> tuple[State, Round]:
+    """The round after a state, and what it came to."""
+    cohort = members.cohort
+    return next(
+        run_rounds(
+            state,
+            job.terms.strategy,
+            engine,
+            job.layout,
+            cohorts=lambda round: cohort,
+            population=members.population,
+            rounds=state.round + 1,
+            quorum=_part(job, members),
+        )
     )
+
+
+def _part(job: Job, members: Members) -> float:
+    """The quorum as a part of those that take part, which no rounding exceeds."""
+    return (job.terms.quorum - 0.5) / len(members.cohort)
 
 
 def _abandon(
@@ -163,10 +173,10 @@ def assemble(
     home: Home,
     folder: JobFolder,
     request: Request,
-    banks: Sequence[Bank],
     summaries: Mapping[str, Summary],
 ) -> Assembled:
-    """The job that a request comes to with these banks; made once, and the same afterwards."""
+    """The job that a request comes to; made once, and the same afterwards. summaries: bank -> its
+    statistics, of which the preparation is made where there is none yet."""
     made = preparation(home, summaries)
     path = folder.folder / "job.json"
     if path.exists():
@@ -188,47 +198,58 @@ def assemble(
         signed = sign_job(home.keys.signing, job)
         write_atomic(path, [signed])
         home.audit.record(Event.JOB_SIGNED, job=job.digest, key=_key(home))
-    rows = np.zeros(max(bank.number for bank in banks) + 1)
-    for bank in banks:
-        if bank.name in summaries:
-            rows[bank.number] = summaries[bank.name].rows
-    enrolled = rows if job.terms.weighting == "examples" else (rows > 0) * 1.0
     with seeded_globals(job.terms.seed):
         weights = read_weights(job.model())
-    return Assembled(job, signed, made, enrolled, weights)
+    return Assembled(job, signed, made, weights)
 
 
 def _engine(
     assembled: Assembled,
+    request: Request,
+    members: Members,
     grid: DeployedGrid,
-    nodes: Mapping[int, int],
-    names: Mapping[int, str],
-    told: Told,
+    away: Collection[int],
+    hear: Callable[[int, str], None],
     received: Received,
 ) -> GridEngine:
-    terms = assembled.job.terms
+    """For the next round. away: banks that were not heard in the last."""
+    job = assembled.job
     record = job_record(assembled.signed, assembled.preparation)
 
     def dress(client: int, content: RecordDict) -> RecordDict:
         content[JOB] = record
         return content
 
-    def hear(client: int, what: str) -> None:
-        if what != "admitted":
-            told(f"{names[client]}: {what}")
-
     return GridEngine(
         grid,
-        assembled.job.layout,
-        terms.strategy,
-        assembled.enrolled,
-        experiment=assembled.job.digest,
-        node_of=grid.node_of(nodes),
-        waiting=Waiting(deadline=terms.deadline),
+        job.layout,
+        job.terms.strategy,
+        members.enrolled,
+        experiment=job.digest,
+        node_of=members.node_of,
+        aggregator=job.terms.aggregator,
+        waiting=Waiting(
+            deadline=job.terms.deadline, enough=_part(job, members), grace=request.grace
+        ),
+        away=away,
         told=hear,
         check=received.note,
         dress=dress,
     )
+
+
+def _hearing(names: Mapping[int, str], told: Told) -> Callable[[int, str], None]:
+    """Tells why an update was refused each time, and what was odd about a good one once."""
+    said = {ADMITTED}
+
+    def hear(client: int, what: str) -> None:
+        line = f"{names[client]}: {what}"
+        if what not in said and line not in said:
+            told(line)
+        if what.startswith(ADMITTED):
+            said.add(line)
+
+    return hear
 
 
 def _found(folder: JobFolder, assembled: Assembled, told: Told) -> tuple[State, Checkpoints]:
@@ -248,10 +269,8 @@ def _rewind(path: Path, round: int) -> None:
     """Drops the lines of rounds that have no checkpoint: they are done again."""
     if not path.exists():
         return
-    with storing(path):
-        lines = path.read_bytes().split(b"\n")[:-1]
-    kept = [line for line in lines if json.loads(line)["round"] <= round]
-    write_atomic(path, [line + b"\n" for line in kept])
+    kept = [line for line in round_lines(path) if line["round"] <= round]
+    write_atomic(path, [json.dumps(line).encode() + b"\n" for line in kept])
 
 
 def _keep(
@@ -261,13 +280,29 @@ def _keep(
     names: Mapping[int, str],
     state: State,
     happened: Round,
-) -> None:
-    """Writes down what a round came to."""
+    kept_out: Quarantine,
+    told: Told,
+) -> Quarantine:
+    """Writes down what a round came to, and gives what it comes to for banks that misbehave."""
     aggregate = happened.aggregate
     line: dict[str, Any] = record_of(happened)
+    if math.isnan(happened.loss):  # nobody said it; NaN is no JSON
+        line["train_loss"] = None
     line["banks"] = [names[int(client)] for client in aggregate.admitted]
     line["missing"] = {names[one.client]: str(one.reason) for one in aggregate.refused}
+    after = kept_out.after(line)
+    if after.banks:
+        line["quarantined"] = after.banks
     append_line(folder.metrics, json.dumps(line))
+    for bank, reason in after.banks.items():
+        if bank not in kept_out.banks:
+            told(
+                f"{bank}: {LIMIT} updates in a row were refused (the last: {reason}): it is not "
+                "asked any more in this job; mend it there: the next job asks it again"
+            )
+            home.audit.record(
+                Event.QUARANTINED, run=run_id, round=state.round, bank=bank, reason=reason
+            )
     home.audit.record(
         Event.ROUND_ENDED,
         run=run_id,
@@ -276,6 +311,7 @@ def _keep(
         weight=float(aggregate.weight),
         sha256=_digest(state.weights),
     )
+    return after
 
 
 def _leave(folder: JobFolder, assembled: Assembled, state: State) -> str:
@@ -297,9 +333,10 @@ def _line(job: Job, happened: Round) -> str:
     aggregate = happened.aggregate
     sent = len(aggregate.admitted) + len(aggregate.refused)
     moved = "" if happened.moved else ", too few: nothing moved"
+    loss = "no loss" if math.isnan(happened.loss) else f"loss {happened.loss:.4f}"
     return (
         f"round {happened.number}/{job.terms.rounds}: {len(aggregate.admitted)} of {sent} banks, "
-        f"loss {happened.loss:.4f}, {happened.seconds:.1f} s{moved}"
+        f"{loss}, {happened.seconds:.1f} s{moved}"
     )
 
 

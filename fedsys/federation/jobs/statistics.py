@@ -6,13 +6,15 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from fedsys.errors import DataError, QuorumError, StorageError
 from fedsys.federation.banks import Bank
+from fedsys.federation.enrolment.approvals import await_statistics, let_themselves_be_asked
 from fedsys.federation.home import Home
 from fedsys.federation.jobs.messages import ask_for_statistics, read_summary
-from fedsys.flower.rounds.mail import Lost, NodeOf, Waiting, exchange
+from fedsys.flower.rounds.mail import Inquiry, Lost, NodeOf, Waiting, exchange
 from fedsys.storage import write_atomic
 from fedsys.tables import Preparation, Summary, merge
 from fedsys.tables.summary import summary_of
@@ -23,43 +25,84 @@ from fedsys.trust.fingerprints import fingerprint
 
 ANSWER_BYTES = 1 << 20
 
+Told = Callable[[str], None]
 
-def gather(
-    home: Home,
-    banks: Sequence[Bank],
-    grid: Grid,
-    node_of: NodeOf,
-    deadline: float,
-    told: Callable[[str], None],
-) -> dict[str, Summary]:
-    """Bank -> its statistics, of all that have given them, now or before.
 
-    Raises QuorumError where these are fewer than the federation needs.
-    """
-    known = _read(home)
-    new = [bank for bank in banks if bank.name not in known]
-    by_number = {bank.number: bank for bank in new}
-    asked = ask_for_statistics(home.keys.signing, home.facts.name, home.schema)
-    answers = exchange(
-        grid,
-        list(by_number),
-        lambda client: asked,
-        node_of,
-        round=1,
-        reply_bytes=ANSWER_BYTES,
-        waiting=Waiting(deadline=deadline),
-    )
-    for number, content in answers if new else ():
-        bank = by_number[number]
+class Statistics:
+    """What banks said, as it lies in the coordinator's folder. told: hears of a bank that gave
+    none. Raises StorageError where the file is damaged."""
+
+    def __init__(self, home: Home, told: Told) -> None:
+        self._home, self._told = home, told
+        self.known = _read(home)
+
+    def gather(
+        self,
+        banks: Sequence[Bank],
+        grid: Grid,
+        node_of: NodeOf,
+        *,
+        needed: int,
+        waiting: Waiting,
+    ) -> dict[str, Summary]:
+        """Bank -> its statistics, of all that have given them, now or before.
+
+        needed: how many the job needs; once they are there the others have the grace of `waiting`,
+        and once the preparation is made, too, nobody waits for a bank that is away. Raises
+        QuorumError where these are fewer than the federation needs.
+        """
+        names = {bank.name for bank in banks}
+        unknown = [bank for bank in banks if bank.name not in self.known]
+        settled = (self._home.folder / "preparation.json").exists()
+        lacking = self._home.facts.banks - (len(banks) - len(unknown))
+        if 0 < lacking <= len(unknown):
+            await_statistics(self._home, unknown, lacking, self._told)
+        new = {bank.number: bank for bank in self.may_be_asked(unknown)}
+        asked = self.request()
+        answers = exchange(
+            grid,
+            list(new),
+            lambda client: asked,
+            node_of,
+            round=1,
+            reply_bytes=ANSWER_BYTES,
+            waiting=waiting,
+            enough=lambda: len(names & set(self.known)) >= needed,
+            away=list(new) if settled else (),
+        )
+        for client, content in answers:
+            self.hear(new[client], content)
+        found = {name: summary for name, summary in self.known.items() if name in names}
+        least = self._home.facts.banks
+        if len(found) < least:
+            missing = ", ".join(sorted(names - set(found))) or "none has enrolled"
+            raise QuorumError(
+                f"{len(found)} of at least {least} banks gave the statistics of their "
+                f"rows; missing: {missing}: start them, and see their logs"
+            )
+        return found
+
+    def may_be_asked(self, banks: Sequence[Bank]) -> list[Bank]:
+        """Those that have approved that, or do not want to be asked first."""
+        return let_themselves_be_asked(self._home, banks)
+
+    def request(self) -> RecordDict:
+        """What banks are asked."""
+        home = self._home
+        return ask_for_statistics(home.keys.signing, home.facts.name, home.schema)
+
+    def hear(self, bank: Bank, content: RecordDict | Lost) -> bool:
+        """Keeps what a bank answered. Whether it gave its statistics."""
+        home = self._home
         if isinstance(content, Lost):
-            told(f"{bank.name}: no statistics: {content.detail}")
-            continue
+            self._told(f"{bank.name}: no statistics: {content.detail}")
+            return False
         try:
             summary = read_summary(content, home.schema, bank.name)
         except DataError as error:
-            told(f"{bank.name}: no statistics: {error}")
-            continue
-        known[bank.name] = summary
+            self._told(f"{bank.name}: no statistics: {error}")
+            return False
+        self.known[bank.name] = summary
         data = canonical.encode(summary.table())  # as the bank wrote it down
         digest = fingerprint(data).hex()
         home.audit.record(
@@ -69,16 +112,34 @@ def gather(
             sha256=digest,
             bytes=len(data),
         )
-        _write(home, known)
-    names = {bank.name for bank in banks}
-    found = {name: summary for name, summary in known.items() if name in names}
-    if len(found) < home.facts.banks:
-        missing = ", ".join(sorted(names - set(found))) or "none has enrolled"
-        raise QuorumError(
-            f"{len(found)} of at least {home.facts.banks} banks gave the statistics of their "
-            f"rows; missing: {missing}: start them, and see their logs"
-        )
-    return found
+        _write(home, self.known)
+        return True
+
+
+class Newcomers:
+    """Asks banks that come while a job runs for their statistics, and keeps nobody waiting."""
+
+    def __init__(self, statistics: Statistics, grid: Grid) -> None:
+        self._statistics = statistics
+        self._inquiry = Inquiry(grid, ANSWER_BYTES)
+        self._asked: RecordDict | None = None
+        self._without: set[Bank] = set()
+
+    def look(self, banks: Sequence[Bank], node_of: NodeOf) -> None:
+        """Asks those that are new, and keeps what came. One that could not answer is asked again
+        in the next job. Raises EngineError where the grid fails."""
+        unknown = [
+            bank
+            for bank in banks
+            if bank.name not in self._statistics.known and bank not in self._without
+        ]
+        new = {bank.number: bank for bank in self._statistics.may_be_asked(unknown)}
+        if not new:
+            return
+        asked = self._asked = self._asked or self._statistics.request()
+        for client, content in self._inquiry.look(list(new), lambda _: asked, node_of):
+            if client in new and not self._statistics.hear(new[client], content):
+                self._without.add(new[client])
 
 
 def preparation(home: Home, summaries: Mapping[str, Summary]) -> Preparation:

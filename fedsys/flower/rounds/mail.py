@@ -8,10 +8,10 @@ seconds.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
@@ -33,6 +33,13 @@ RETRY = 1.0
 PULLED = 2**28
 """Bytes of replies that are asked for at once."""
 
+GRACE = 30.0
+"""Seconds that the others have at least, once enough have answered: a bank's process that was
+killed is back in less."""
+
+LINGER = 5.0
+"""Seconds that a message outlives the deadline, so that what is left of it can be dropped."""
+
 NodeOf = Callable[[int], int | None]
 """Client -> the node where it is now, or None while it is nowhere."""
 
@@ -44,7 +51,9 @@ class Waiting:
     deadline: seconds. Until then, a client that is away is waited for, and sent its message when
         it comes back; later answers are too late. None waits for all that are there, however long
         they take, and not for those that are away.
-    enough, grace: once this part of the clients has answered, the others have `grace` seconds left.
+    enough, grace: once this part of the clients has answered, the others have `grace` seconds left;
+        None is as long again as those took, and GRACE at least: one that takes up to twice as long
+        is slow, and no longer away.
     again: a client that is silent for so many seconds is sent its message once more: a node that
         was killed has lost the first. None is never.
     poll: the longest pause between two looks for replies, in seconds.
@@ -52,7 +61,7 @@ class Waiting:
 
     deadline: float | None = None
     enough: float = 1.0
-    grace: float = 0.0
+    grace: float | None = 0.0
     again: float | None = None
     poll: float = 0.25
 
@@ -60,6 +69,13 @@ class Waiting:
         above(0, deadline=self.deadline, enough=self.enough, again=self.again, poll=self.poll)
         at_most(1, enough=self.enough)
         at_least(0, grace=self.grace)
+
+    def end(self, enough_at: float | None) -> float:
+        """When nobody is waited for any longer. enough_at: when enough had answered, or None."""
+        ends = [float("inf") if self.deadline is None else self.deadline]
+        if enough_at is not None:
+            ends.append(enough_at + (max(GRACE, enough_at) if self.grace is None else self.grace))
+        return min(ends)
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,17 @@ class Lost:
     reason: Reason
     detail: str
     text: str = ""
+
+
+@runtime_checkable
+class Remote(Protocol):
+    """What a grid is told whose replies come from strangers, and lie on a server until then."""
+
+    def expect(self, reply_bytes: int) -> None:
+        """How large the replies to the messages that follow can be; a larger one is an error."""
+
+    def drop(self, message_ids: Iterable[str]) -> None:
+        """That nobody waits for replies to these messages any longer."""
 
 
 @dataclass
@@ -90,40 +117,92 @@ def exchange(
     round: int,
     reply_bytes: int,
     waiting: Waiting,
+    enough: Callable[[], bool] | None = None,
+    away: Collection[int] = (),
 ) -> Iterator[tuple[int, RecordDict | Lost]]:
     """Sends each client its content, and yields the answers as they come, one a client.
 
-    reply_bytes: how large an answer is, about; with large ones, few are asked for at a time.
+    reply_bytes: how large an answer can be; with large ones, few are asked for at a time. An answer
+    is not held here once it is given: who lets go of it holds one at a time.
+    enough: whether enough have answered, where that is more than a count of answers. away: clients
+    that were away before: once enough have answered, those that still are get no grace.
     Raises EngineError where the grid itself fails.
     """
     began = time.monotonic()
     letters = {int(client): _Letter() for client in clients}
+    everyone = list(letters.values())
+    remote = grid if isinstance(grid, Remote) else None
     window, pause, answers = max(1, PULLED // max(1, reply_bytes)), FIRST, 0
     enough_at: float | None = None
-    while letters:
-        now = time.monotonic() - began
-        for client, letter in list(letters.items()):
-            _send(grid, client, letter, content, node_of, round, waiting, now)
-            if waiting.deadline is None and not letter.ids:
-                yield client, letters.pop(client).trouble
-        heard = 0
-        for client, outcome in _heard(grid, letters, window, waiting.deadline is not None, began):
-            del letters[client]
-            heard += 1
-            answers += not isinstance(outcome, Lost)
-            yield client, outcome
-        now = time.monotonic() - began
-        if enough_at is None and answers >= waiting.enough * len(clients):
-            enough_at = now
-        ends = [waiting.deadline] if waiting.deadline is not None else []
-        ends += [enough_at + waiting.grace] if enough_at is not None else []
-        if ends and now >= min(ends):
-            break
-        pause = FIRST if heard else min(pause * GROWTH, waiting.poll)
-        if letters:
-            time.sleep(min([pause, *(end - now for end in ends)]))
-    for client, letter in letters.items():
-        yield client, Lost(Reason.LATE, "no answer in time") if letter.ids else letter.trouble
+
+    def part() -> bool:
+        return answers >= waiting.enough * len(clients)
+
+    if remote is not None:
+        remote.expect(reply_bytes)
+    try:
+        while letters:
+            now = time.monotonic() - began
+            for client, letter in list(letters.items()):
+                _send(grid, client, letter, content, node_of, round, waiting, now)
+                if waiting.deadline is None and not letter.ids:
+                    yield client, letters.pop(client).trouble
+            heard = 0
+            for client, outcome in _heard(
+                grid, letters, window, waiting.deadline is not None, began
+            ):
+                del letters[client]
+                heard += 1
+                answers += not isinstance(outcome, Lost)
+                yield client, outcome
+                del outcome  # not held while the next is fetched
+            now = time.monotonic() - began
+            if enough_at is None and (enough or part)():
+                enough_at = now
+            end = waiting.end(enough_at)
+            gone = enough_at is not None and all(
+                client in away and node_of(client) is None for client in letters
+            )
+            if gone or now >= end:
+                break
+            pause = FIRST if heard else min(pause * GROWTH, waiting.poll)
+            if letters:
+                time.sleep(min(pause, end - now))
+        for client, letter in letters.items():
+            yield client, Lost(Reason.LATE, "no answer in time") if letter.ids else letter.trouble
+    finally:
+        if remote is not None:
+            remote.drop([name for letter in everyone for name in letter.ids])
+
+
+class Inquiry:
+    """Messages that nobody waits for: their answers are looked for now and then, between rounds.
+
+    reply_bytes: how large an answer can be.
+    """
+
+    def __init__(self, grid: Grid, reply_bytes: int) -> None:
+        self._grid, self._reply_bytes = grid, reply_bytes
+        self._letters: dict[int, _Letter] = {}
+        self._began = time.monotonic()
+
+    def look(
+        self, clients: Sequence[int], content: Callable[[int], RecordDict], node_of: NodeOf
+    ) -> list[tuple[int, RecordDict | Lost]]:
+        """Sends each client its content once, and gives the answers that are there by now. Raises
+        EngineError where the grid itself fails."""
+        now = time.monotonic() - self._began
+        if isinstance(self._grid, Remote):
+            self._grid.expect(self._reply_bytes)
+        for client in clients:
+            if node_of(client) is not None:  # one that is away is looked for the next time
+                letter = self._letters.setdefault(client, _Letter())
+                _send(self._grid, client, letter, content, node_of, 1, Waiting(), now)
+        window = max(1, len(self._letters))
+        heard = list(_heard(self._grid, self._letters, window, True, self._began))
+        for client, _ in heard:
+            del self._letters[client]
+        return heard
 
 
 def _send(
@@ -146,7 +225,7 @@ def _send(
     if node is None:
         letter.due = now + RETRY
         return
-    left = None if waiting.deadline is None else max(1.0, waiting.deadline - now)
+    left = None if waiting.deadline is None else max(1.0, waiting.deadline - now) + LINGER
     message = Message(content(client), node, MessageType.TRAIN, ttl=left, group_id=str(round))
     pushed = [name for name in _asked(partial(grid.push_messages, [message])) if name]
     if pushed:
@@ -168,22 +247,26 @@ def _heard(
     whose = {name: client for client, letter in letters.items() for name in letter.ids}
     for start in range(0, len(ids), window):
         asked = [name for name in ids[start : start + window] if whose[name] in letters]
-        for message in _asked(partial(grid.pull_messages, asked)) if asked else ():
-            name = message.metadata.reply_to_message_id
+        found = _asked(partial(grid.pull_messages, asked)) if asked else []
+        found.reverse()
+        while found:
+            name = found[-1].metadata.reply_to_message_id
+            outcome = _outcome(found.pop())
             client = whose.pop(name, None)
             if client is None or client not in letters:
                 continue  # nobody asked, or it is a second answer
             letters[client].ids.discard(name)
-            if message.has_content():
-                yield client, message.content
+            if isinstance(outcome, Lost) and outcome.reason is Reason.LOST and retry:
+                letters[client].trouble = outcome
+                if not letters[client].ids:
+                    letters[client].due = time.monotonic() - began + RETRY
                 continue
-            lost = _lost(message)
-            if lost.reason is Reason.FAILED or not retry:
-                yield client, lost
-                continue
-            letters[client].trouble = lost
-            if not letters[client].ids:
-                letters[client].due = time.monotonic() - began + RETRY
+            yield client, outcome
+            del outcome  # as above
+
+
+def _outcome(message: Message) -> RecordDict | Lost:
+    return message.content if message.has_content() else _lost(message)
 
 
 def _lost(message: Message) -> Lost:
@@ -192,6 +275,8 @@ def _lost(message: Message) -> Lost:
     text = " ".join(str(message.error.reason).split())[:1000]
     if code in compat.LOST:
         return Lost(Reason.LOST, compat.LOST[code], text)
+    if code in compat.REFUSED:
+        return Lost(Reason.FORMAT, compat.REFUSED[code], text)
     return Lost(Reason.FAILED, compat.FAILED.get(code, f"Flower's error {code}"), text)
 
 
