@@ -9,14 +9,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
-from fedsys.errors import UsageError, nearest
+from fedsys.errors import FedsysError, StorageError, UsageError, nearest
 
 FEDERATION, BANK = "federation", "bank"
+Facts = TypeVar("Facts")
 _WHAT: Mapping[str, tuple[str, str, str]] = {
     FEDERATION: ("federations", "federation.json", "fedsys federation create makes one"),
     BANK: ("banks", "bank.json", "fedsys bank enrol TOKEN makes one"),
@@ -41,12 +44,39 @@ def new(kind: str, name: str, home: Path | None = None) -> Path:
 
 
 def all_of(kind: str, home: Path | None = None) -> dict[str, Path]:
-    """Name -> folder of every federation or bank that lies there."""
+    """Name -> folder of every federation or bank that lies there.
+
+    Raises StorageError where this user may not look.
+    """
     base, (plural, file, _) = _base(home), _WHAT[kind]
-    if (base / file).exists():
-        return {base.name: base}
-    found = sorted((base / plural).glob(f"*/{file}"))
+    try:
+        if (base / file).exists():
+            return {base.name: base}
+        found = sorted((base / plural).glob(f"*/{file}"))
+    except OSError as error:
+        raise StorageError(
+            f"{base}: cannot be read: {error.strerror}: is it another user's? --home names yours"
+        ) from None
     return {one.parent.name: one.parent for one in found}
+
+
+def read_facts(kind: str, folder: Path, facts: Callable[..., Facts]) -> Facts:
+    """What the federation or bank in a folder is. facts: makes it of what its file says.
+
+    Raises UsageError where none lies there, StorageError where its file is damaged.
+    """
+    _, file, made_by = _WHAT[kind]
+    path = folder / file
+    try:
+        return facts(**json.loads(path.read_text("utf-8")))
+    except FileNotFoundError:
+        raise UsageError(
+            f"{folder}: no {kind} lies here: {made_by}, --home names another folder"
+        ) from None
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, FedsysError):
+        raise StorageError(f"{path}: damaged: put it back from a backup") from None
 
 
 def find(kind: str, name: str | None = None, home: Path | None = None) -> Path:

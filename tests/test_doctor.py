@@ -69,6 +69,8 @@ def test_where_nothing_lies_the_machine_is_looked_at(cli: Cli):
 
 def test_all_is_well(cli: Cli, home, bank):
     Banks(home.folder / "banks.json").approve("bank-a")
+    assert found(WARNING, "statistics", "fedsys bank jobs approve")
+    bank.approve(bank.statistics.digest)
     with open_door(home):
         said = cli("doctor", "--json", "--home", bank.folder)
     assert said.code == 0 and said.json["good"]

@@ -7,7 +7,8 @@ is opened, checked and approved before anything is built from it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +29,11 @@ from fedsys.federation.jobs.messages import (
 from fedsys.flower.rounds.client import Member, answer
 from fedsys.flower.rounds.messages import ANSWER, UPDATE, Code, failed, update_digest
 from fedsys.objectives import objective
-from fedsys.tables import prepare, summarise
+from fedsys.storage import write_atomic
+from fedsys.tables import Summary, prepare, summarise
+from fedsys.tables.summary import summary_of
 from fedsys.task import Examples
+from fedsys.trust import canonical
 from fedsys.trust.audit import message_id
 from fedsys.trust.events import Event, code_of
 from fedsys.trust.jobs import Job, open_job
@@ -114,7 +118,13 @@ class Answers:
             )
             if signed.body.get("schema") != home.schema.hash:
                 raise PolicyError("statistics: of another schema than this bank's rows have")
-            reply = summary_content(summarise(home.source(), home.schema))
+            asked = home.statistics
+            home.check_approved(asked.digest, f"statistics {asked.id}")
+            if home.facts.approve == ALWAYS:  # written down as it comes, as with jobs
+                home.audit.record(
+                    Event.STATISTICS_APPROVED, bank=home.facts.name, request=asked.digest
+                )
+            reply = summary_content(self._summary())
         except Exception as error:  # a driver of a database may raise anything
             code = Code.DATA if isinstance(error, DataError) else Code.POLICY
             self._failed(code, error)
@@ -132,6 +142,21 @@ class Answers:
         self._told("sent the statistics of its rows")
         return reply
 
+    def _summary(self) -> Summary:
+        """The statistics of this bank's rows: worked out once, and kept.
+
+        Whoever asks again hears the same: the difference between two answers would tell of the few
+        rows that changed in between.
+        """
+        home = self._home
+        path = home.folder / "statistics.json"
+        if path.exists():
+            said = canonical.decode_table(path.read_bytes(), str(path))
+            return summary_of(said, home.schema, home.facts.name)
+        summary = summarise(home.source(), home.schema)
+        write_atomic(path, [canonical.encode(summary.table())])
+        return summary
+
     def _member(self, content: RecordDict, experiment: str, client: int) -> Member:
         """The member that this bank is in the job of a message."""
         try:
@@ -142,6 +167,9 @@ class Answers:
                 self._ready = None  # not two models at once
                 ready = self._made(source, client, signed, preparation)
                 self._ready = ready
+            else:  # somebody may have said no since
+                with self._refusing(ready.job):
+                    self._home.check_approved(ready.job.digest, f"job {ready.job.id}")
         except IdentityError as error:
             raise PolicyError(str(error)) from error
         if experiment != ready.job.digest:
@@ -155,15 +183,9 @@ class Answers:
         if home.keep_job(job.digest, signed):
             home.audit.record(Event.JOB_RECEIVED, job=job.digest, key=opened.key)
         made = read_preparation(preparation, home.schema)
-        try:
+        with self._refusing(job):
             home.policy.check(job, schema=home.schema.hash, preparation=made.hash)
-            if not home.approved(job.digest):
-                raise PolicyError(
-                    f"job {job.id}: waits here for: fedsys bank jobs approve {job.id}"
-                )
-        except PolicyError as error:
-            home.audit.record(Event.JOB_REFUSED, job=job.digest, code=str(code_of(error)))
-            raise
+            home.check_approved(job.digest, f"job {job.id}")
         if home.facts.approve == ALWAYS:  # what was approved beforehand is written down as it comes
             home.audit.record(Event.JOB_APPROVED, job=job.digest)
         terms = job.terms
@@ -184,6 +206,15 @@ class Answers:
         )
         self._told(f"job {job.id} {terms.name!r}: trains on {len(examples)} rows")
         return _Ready(source, client, job, trainer)
+
+    @contextmanager
+    def _refusing(self, job: Job) -> Iterator[None]:
+        """Writes down that this bank takes no part in a job, where the block finds that."""
+        try:
+            yield
+        except PolicyError as error:
+            self._home.audit.record(Event.JOB_REFUSED, job=job.digest, code=str(code_of(error)))
+            raise
 
     def _failed(self, code: Code, error: Exception) -> None:
         """Writes down what went wrong, here alone."""

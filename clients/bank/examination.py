@@ -30,8 +30,12 @@ def examined(of: Subject, folder: Path) -> Iterator[Check]:
         yield of.warning("takes no part now", "fedsys bank join")
     else:
         yield of.good(f"takes part: process {process}")
-    for job, approved in home.jobs():
-        if not approved:
+    asked = home.statistics
+    if not home.answered(asked.digest):
+        said = f"statistics {asked.id} of its rows wait for somebody to see what is asked"
+        yield of.warning(said, f"fedsys bank jobs; fedsys bank jobs approve {asked.id}")
+    for job, _ in home.jobs():
+        if not home.answered(job.digest):
             remedy = f"fedsys bank jobs approve {job.id}"
             yield of.warning(f"job {job.id} {job.terms.name!r} was not approved", remedy)
 

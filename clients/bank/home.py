@@ -5,7 +5,9 @@ authority.crt        the federation's certificate, pinned when the bank enrolled
 schema.toml          the columns that banks agreed on
 keys/                the bank's own keys, which never leave; see trust.keys
 secrets/             what the trainer shows to the node beside it
-jobs/                the jobs that came: DIGEST.json; DIGEST.approved
+jobs/                the jobs that came: DIGEST.json; and what was said to them: DIGEST.approved,
+                     DIGEST.refused with the reason; the request for statistics has a digest, too
+statistics.json      what was said of the rows, once
 flower/              the state and log of Flower's node; trainer.log
 audit.jsonl          what ran, what was sent, what was refused and why
 """
@@ -21,10 +23,18 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from fedsys.errors import StorageError, UsageError, nearest
+from fedsys import places
+from fedsys.errors import PolicyError, UsageError, nearest
 from fedsys.flower.processes.supernode import SuperNode
-from fedsys.storage import write_atomic
-from fedsys.tables import Schema, Source, open_source, read_schema, write_schema
+from fedsys.storage import storing, write_atomic
+from fedsys.tables import (
+    Schema,
+    Source,
+    StatisticsRequest,
+    open_source,
+    read_schema,
+    write_schema,
+)
 from fedsys.trust.audit import Audit
 from fedsys.trust.events import Event
 from fedsys.trust.jobs import Job, open_job, version
@@ -36,6 +46,8 @@ from fedsys.trust.signing import ring
 
 ASK, ALWAYS = "ask", "always"
 EXECUTOR = "executor"
+LONGEST_REASON = 1000
+"""Letters of a reason to refuse a job."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -78,7 +90,7 @@ class BankHome:
     def create(cls, folder: Path, facts: Facts, schema: Schema, authority: bytes) -> BankHome:
         """Makes a bank's folder with keys of its own. authority: the federation's certificate."""
         if (folder / "bank.json").exists():
-            raise UsageError(f"{folder}: is a bank's folder already: choose another --folder")
+            raise UsageError(f"{folder}: is a bank's folder already: choose another --home")
         make_private(folder)
         home = cls(folder, facts)
         make_keys(folder / "keys")
@@ -95,17 +107,7 @@ class BankHome:
     @classmethod
     def open(cls, folder: Path) -> BankHome:
         """The bank in a folder. Raises UsageError where there is none."""
-        path = folder / "bank.json"
-        try:
-            return cls(folder, Facts(**json.loads(path.read_text("utf-8"))))
-        except FileNotFoundError:
-            raise UsageError(
-                f"{folder}: no bank's folder: fedsys bank enrol TOKEN makes one, --folder names it"
-            ) from None
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be read: {error.strerror}") from None
-        except (ValueError, TypeError):
-            raise StorageError(f"{path}: damaged: put it back from a backup") from None
+        return cls(folder, places.read_facts(places.BANK, folder, Facts))
 
     @cached_property
     def schema(self) -> Schema:
@@ -121,6 +123,11 @@ class BankHome:
     def policy(self) -> Policy:
         """What the bank lets be done."""
         return Policy()
+
+    @cached_property
+    def statistics(self) -> StatisticsRequest:
+        """What the federation asks of this bank's rows, before the first job."""
+        return StatisticsRequest(self.facts.federation, self.schema)
 
     @property
     def coordinator(self) -> dict[str, Ed25519PublicKey]:
@@ -149,7 +156,7 @@ class BankHome:
             port=port,
         )
 
-    # --- jobs ------------------------------------------------------------------------------------
+    # --- jobs, and the request for statistics ----------------------------------------------------
 
     def keep_job(self, digest: str, signed: bytes) -> bool:
         """Keeps a job so that somebody can look at it. Whether it is new here."""
@@ -161,13 +168,47 @@ class BankHome:
         return True
 
     def approved(self, digest: str) -> bool:
-        """Whether a job may run here."""
+        """Whether a job may run here, or the statistics be sent."""
+        if self.refused(digest):
+            return False
         return self.facts.approve == ALWAYS or self._job(digest, "approved").exists()
 
+    def answered(self, digest: str) -> bool:
+        """Whether nobody here has to look at it any more."""
+        return self.approved(digest) or self.refused(digest)
+
+    def refused(self, digest: str) -> bool:
+        """Whether somebody here said no to it."""
+        return self._job(digest, "refused").exists()
+
+    def reason(self, digest: str) -> str:
+        """Why it was refused; stays here."""
+        try:
+            return self._job(digest, "refused").read_text("utf-8", "replace")
+        except OSError:
+            return ""
+
+    def check_approved(self, digest: str, what: str) -> None:
+        """Raises PolicyError unless it was approved."""
+        if self.refused(digest):
+            raise PolicyError(f"{what}: was refused here")
+        if not self.approved(digest):
+            raise PolicyError(f"{what}: waits here for: fedsys bank jobs approve {digest[:12]}")
+
     def approve(self, digest: str) -> None:
-        """Lets a job run here."""
+        """Lets a job run here, or the statistics be sent; takes a refusal back."""
+        self._log(digest, approved=True)  # first: what runs here stands in the log
+        make_private(self.folder / "jobs")
         write_atomic(self._job(digest, "approved"), [b""])
-        self.audit.record(Event.JOB_APPROVED, job=digest)
+        self._forget(digest, "refused")
+
+    def refuse(self, digest: str, reason: str = "") -> None:
+        """Says no, for those who are to come as well as for a job that runs here: it gets nothing
+        from this bank from its next round on. reason: for people here; nobody else gets it."""
+        make_private(self.folder / "jobs")
+        write_atomic(self._job(digest, "refused"), [reason.encode()])  # first: it holds from here
+        self._forget(digest, "approved")
+        self._log(digest, approved=False)
 
     def jobs(self) -> list[tuple[Job, bool]]:
         """The jobs that came, and whether each may run here."""
@@ -179,13 +220,32 @@ class BankHome:
         return [(job, self.approved(job.digest)) for job, _ in opened]
 
     def find_job(self, text: str) -> str:
-        """The SHA-256 of a job that came, from its first digits. Raises UsageError."""
-        known = [job.digest for job, _ in self.jobs()]
-        found = [digest for digest in known if text and digest.startswith(text)]
+        """The SHA-256 of a job that came, or of the request for statistics, from its first digits
+        or a job's name. Raises UsageError."""
+        named = {self.statistics.digest: "statistics"}
+        named |= {job.digest: job.terms.name for job, _ in self.jobs()}
+        found = [
+            digest for digest, name in named.items() if text and digest.startswith(text.lower())
+        ] or [digest for digest, name in named.items() if text == name]
         if len(found) != 1:
-            several = "is the beginning of several" if found else "has not come here"
+            several = "may be one of several" if found else "has not come here"
             raise UsageError(f"job {text[:80]!r}: {several}: fedsys bank jobs lists them")
         return found[0]
+
+    def _log(self, digest: str, approved: bool) -> None:
+        name, audit = self.facts.name, self.audit
+        if digest == self.statistics.digest:
+            event = Event.STATISTICS_APPROVED if approved else Event.STATISTICS_DECLINED
+            audit.record(event, bank=name, request=digest)
+        elif approved:
+            audit.record(Event.JOB_APPROVED, job=digest)
+        else:
+            audit.record(Event.JOB_DECLINED, bank=name, job=digest)
+
+    def _forget(self, digest: str, ending: str) -> None:
+        path = self._job(digest, ending)
+        with storing(path):
+            path.unlink(missing_ok=True)
 
     def _job(self, digest: str, ending: str) -> Path:
         if not _DIGEST.fullmatch(digest):

@@ -46,7 +46,8 @@ def ask(home: BankHome, with_head: bool = True) -> Heard:
     body = {
         "bank": home.facts.name,
         "approves": home.facts.approve,
-        "jobs": _approved(home),
+        "jobs": _answered(home, "approved"),
+        "refused": _answered(home, "refused"),
         "version": version(),
         "head": None if head is None else {"number": head.number, "hash": head.hash},
     }
@@ -69,9 +70,9 @@ def ask(home: BankHome, with_head: bool = True) -> Heard:
     )
 
 
-def _approved(home: BankHome) -> list[str]:
-    """The newest of the jobs that were approved here."""
-    found = list((home.folder / "jobs").glob("*.approved"))
+def _answered(home: BankHome, ending: str) -> list[str]:
+    """The newest of the jobs that were approved here, or refused, by the ending of their files."""
+    found = list((home.folder / "jobs").glob(f"*.{ending}"))
     found.sort(key=lambda one: one.stat().st_mtime, reverse=True)
     return sorted(one.stem for one in found[:JOBS])
 
@@ -129,6 +130,12 @@ class Telling:
 
     def _tell(self) -> None:
         trouble, noted = "", 0
+        asked = self._home.statistics
+        if not self._home.answered(asked.digest):
+            self._told(
+                f"statistics {asked.id} of its rows: wait here for: "
+                f"fedsys bank jobs approve {asked.id}"
+            )
         while True:
             try:
                 # The other log's head counts as news only where this log has some of its own:
@@ -137,7 +144,7 @@ class Telling:
                 heard = ask(self._home, with_head=news)
                 noted = self._home.audit.head().number if news else noted
                 for job in heard.new:
-                    if not self._home.approved(job.digest):
+                    if not self._home.answered(job.digest):
                         self._told(
                             f"job {job.id} {job.terms.name!r}: waits here for: "
                             f"fedsys bank jobs approve {job.id}"

@@ -89,5 +89,5 @@ def _job(of: Subject, job: JobView) -> Iterator[Check]:
         remedy = f"fedsys federation resume {job.name}"
         yield of.warning(f"job {job.name} is {job.status}: {job.error}", remedy)
     elif job.waits:
-        remedy = f"there: fedsys bank jobs approve {job.job}"
+        remedy = f"there: fedsys bank jobs approve {job.asked}"
         yield of.warning(f"job {job.name} waits for {', '.join(job.waits)}", remedy)

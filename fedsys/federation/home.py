@@ -20,8 +20,9 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
+from fedsys import places
 from fedsys.checks import at_least
-from fedsys.errors import StorageError, UsageError
+from fedsys.errors import UsageError
 from fedsys.flower.processes.superlink import SuperLink
 from fedsys.storage import write_atomic
 from fedsys.tables import Schema, read_schema, write_schema
@@ -79,7 +80,7 @@ class Home:
         Raises UsageError where there is one, and never overwrites a key.
         """
         if (folder / "federation.json").exists():
-            raise UsageError(f"{folder}: is a federation already: choose another --folder")
+            raise UsageError(f"{folder}: is a federation already: choose another --home")
         make_private(folder)
         home = cls(folder, facts)
         authority = make_authority(folder / "authority", facts.name)
@@ -98,17 +99,7 @@ class Home:
     @classmethod
     def open(cls, folder: Path) -> Home:
         """The federation in a folder. Raises UsageError where there is none."""
-        path = folder / "federation.json"
-        try:
-            return cls(folder, Facts(**json.loads(path.read_text("utf-8"))))
-        except FileNotFoundError:
-            raise UsageError(
-                f"{folder}: no federation: fedsys federation create makes one, --folder names it"
-            ) from None
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be read: {error.strerror}") from None
-        except (ValueError, TypeError):
-            raise StorageError(f"{path}: damaged: put it back from a backup") from None
+        return cls(folder, places.read_facts(places.FEDERATION, folder, Facts))
 
     @cached_property
     def schema(self) -> Schema:

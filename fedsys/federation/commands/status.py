@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from fedsys.federation.banks import Banks
-from fedsys.federation.enrolment.approvals import open_at
+from fedsys.federation.banks import Bank, Banks
+from fedsys.federation.enrolment.approvals import open_at, refused_at, statistics_request
 from fedsys.federation.enrolment.standing import Standings
 from fedsys.federation.home import Home
-from fedsys.federation.jobs.folder import DONE, FAILED, all_jobs
+from fedsys.federation.jobs.folder import DONE, FAILED, QUEUED, Status, all_jobs
+from fedsys.federation.jobs.quarantine import quarantine, round_lines
 from fedsys.federation.serving import holder
 from fedsys.trust.identity import expiry_warning, read_authority, read_server
 from fedsys.trust.invitations import Invitations
@@ -35,7 +36,9 @@ class BankView:
 
 @dataclass(frozen=True)
 class JobView:
-    """A job. waits: banks that want to see it first. job: its short form."""
+    """A job. waits: banks that want to see it first. refused: banks that said no. job: its short
+    form; asked: that of what they have to approve, which may be the request for statistics.
+    quarantined: bank -> why its last update was refused, of those that are not asked any more."""
 
     name: str
     status: str
@@ -44,6 +47,9 @@ class JobView:
     job: str
     error: str
     waits: tuple[str, ...]
+    refused: tuple[str, ...] = ()
+    asked: str = ""
+    quarantined: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,13 +81,14 @@ def overview(home: Home) -> Overview:
         address=facts.address,
         server=server,
         needed=facts.banks,
-        banks=tuple(_banks(home, None if server is None else _nodes(home))),
+        banks=tuple(bank_views(home, None if server is None else _nodes(home))),
         jobs=tuple(_jobs(home)),
         warnings=tuple(one for one in warnings if one),
     )
 
 
-def _banks(home: Home, nodes: dict[bytes, bool] | None) -> list[BankView]:
+def bank_views(home: Home, nodes: dict[bytes, bool] | None = None) -> list[BankView]:
+    """Every bank that enrolled or was invited. nodes: see `_nodes`."""
     standings = Standings(home.folder / "standing")
     views = []
     known = Banks(home.folder / "banks.json").all()
@@ -124,8 +131,7 @@ def _jobs(home: Home) -> list[JobView]:
     views = []
     for job in all_jobs(home):
         said = job.status
-        over = said.status in (DONE, FAILED)
-        waits = () if over or not said.job or said.round else open_at(home, banks, said.job)
+        asked, whom = _asked(home, said, banks)
         views.append(
             JobView(
                 job.name,
@@ -134,10 +140,20 @@ def _jobs(home: Home) -> list[JobView]:
                 said.rounds,
                 said.job[:12],
                 said.error,
-                tuple(waits),
+                () if said.round else tuple(open_at(home, whom, asked)),
+                tuple(refused_at(home, whom, asked)),
+                asked[:12],
+                quarantine(round_lines(job.metrics), said.forgiven).banks,
             )
         )
     return views
+
+
+def _asked(home: Home, said: Status, banks: list[Bank]) -> tuple[str, list[Bank]]:
+    """(SHA-256 of what banks were asked to approve, which banks) for a job to go on."""
+    if said.status in (DONE, FAILED) or (said.status == QUEUED and not said.job):
+        return said.job, []
+    return said.job or statistics_request(home).digest, banks
 
 
 def text(view: Overview, now: float | None = None) -> str:
@@ -150,13 +166,13 @@ def text(view: Overview, now: float | None = None) -> str:
     approved = sum(bank.state == APPROVED for bank in view.banks)
     lines.append(f"banks: {approved} approved, {view.needed} needed")
     rows = [(bank.name, bank.state, _connected(bank), _seen(bank, moment), bank.fingerprint or "",
-             _next(bank)) for bank in view.banks]  # fmt: skip
-    lines += _columns(rows)
+             next_step(bank)) for bank in view.banks]  # fmt: skip
+    lines += columns(rows)
     if view.jobs:
         lines.append("jobs:")
-        lines += _columns([
+        lines += columns([
             (job.name, job.status, f"round {job.round}/{job.rounds}", job.job,
-             job.error or (f"waits for approval at {', '.join(job.waits)}" if job.waits else ""))
+             _about(job))
             for job in view.jobs
         ])  # fmt: skip
     return "\n".join(lines)
@@ -178,7 +194,8 @@ def _seen(bank: BankView, now: float) -> str:
     return f"seen {datetime.fromtimestamp(bank.seen, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _next(bank: BankView) -> str:
+def next_step(bank: BankView) -> str:
+    """What its coordinator does next about a bank."""
     remedies = {
         ENROLLED: f"→ fedsys federation approve {bank.name}",
         EXPIRED: f"→ fedsys federation invite {bank.name}",
@@ -186,7 +203,18 @@ def _next(bank: BankView) -> str:
     return remedies.get(bank.state, "")
 
 
-def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def _about(job: JobView) -> str:
+    """Why a job stands where it does."""
+    said = [job.error] if job.error else []
+    if job.refused and not job.error:
+        said.append(f"refused by {', '.join(job.refused)}")
+    if job.waits and not job.error:
+        said.append(f"waits for approval of {job.asked} at {', '.join(job.waits)}")
+    said += [f"quarantined: {bank} ({why})" for bank, why in job.quarantined.items()]
+    return "; ".join(said)
+
+
+def columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Rows of texts, one under the other."""
     if not rows:
         return []

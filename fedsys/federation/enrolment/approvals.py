@@ -1,4 +1,7 @@
-"""Which banks let a job run, and waiting for them: a bank may want to see each job first."""
+"""Which banks let a job run, and waiting for them: a bank may want to see each job first.
+
+The request for statistics of the rows is approved and refused like a job.
+"""
 
 from __future__ import annotations
 
@@ -7,43 +10,105 @@ from collections.abc import Callable, Sequence
 
 from fedsys.errors import QuorumError
 from fedsys.federation.banks import Bank
-from fedsys.federation.enrolment.standing import Standings
+from fedsys.federation.enrolment.standing import Standing, Standings
 from fedsys.federation.home import Home
+from fedsys.tables import StatisticsRequest
 from fedsys.trust.jobs import Job
 
+Told = Callable[[str], None]
 LOOK_SECONDS = 0.5
 DAYS = 7.0
 """How long a job waits for people."""
+SECONDS = DAYS * 86400
 
 
 def open_at(home: Home, banks: Sequence[Bank], job: str) -> list[str]:
-    """The banks that want to see a job, and have not approved it yet. job: its SHA-256.
+    """The banks that want to see a job, and have neither approved nor refused it. job: its SHA-256.
 
     A bank that never said how it approves is none of them: it answers for itself.
     """
-    standings = Standings(home.folder / "standing")
-    said = {bank.name: standings.get(bank.name) for bank in banks}
-    return [name for name, one in said.items() if one is not None and not one.approved(job)]
+    said = _said(home, banks)
+    return [name for name, one in said.items() if not one.approved(job) and job not in one.refused]
+
+
+def refused_at(home: Home, banks: Sequence[Bank], job: str) -> list[str]:
+    """The banks that refused a job."""
+    return [name for name, one in _said(home, banks).items() if job in one.refused]
+
+
+def statistics_request(home: Home) -> StatisticsRequest:
+    """What this federation asks of its banks' rows."""
+    return StatisticsRequest(home.facts.name, home.schema)
+
+
+def let_themselves_be_asked(home: Home, banks: Sequence[Bank]) -> list[Bank]:
+    """The banks that have approved the request for statistics, or do not want to see it first."""
+    digest = statistics_request(home).digest
+    without = {*open_at(home, banks, digest), *refused_at(home, banks, digest)}
+    return [bank for bank in banks if bank.name not in without]
 
 
 def await_approvals(
-    home: Home,
-    job: Job,
-    banks: Sequence[Bank],
-    told: Callable[[str], None],
-    seconds: float = DAYS * 86400,
+    home: Home, job: Job, banks: Sequence[Bank], told: Told, seconds: float = SECONDS
 ) -> None:
-    """Waits until the banks have approved a job. Raises QuorumError where fewer than its quorum
-    have after so many seconds; banks that approve later take part from then on."""
+    """Waits until each of the banks has approved a job or refused it.
+
+    Raises QuorumError as soon as so many refuse that its quorum is out of reach, and where fewer
+    than that have approved after so many seconds; banks that approve later take part from then on.
+    """
+    what, quorum, again = f"job {job.id}", job.terms.quorum, f" {job.terms.name}"
+    _await(home, job.digest, what, banks, quorum, again, told, seconds)
+
+
+def await_statistics(
+    home: Home, banks: Sequence[Bank], needed: int, told: Told, seconds: float = SECONDS
+) -> None:
+    """The same for the request for statistics. needed: banks that have to approve it."""
+    asked = statistics_request(home)
+    what = f"statistics {asked.id}"
+    _await(home, asked.digest, what, banks, needed, "", told, seconds)
+
+
+def _await(
+    home: Home,
+    digest: str,
+    what: str,
+    banks: Sequence[Bank],
+    needed: int,
+    again: str,
+    told: Told,
+    seconds: float,
+) -> None:
     end, said = time.monotonic() + seconds, ""
-    while waiting := open_at(home, banks, job.digest):
-        line = f"job {job.id}: waits for {', '.join(waiting)}: fedsys bank jobs approve {job.id}"
+    id = digest[:12]
+    then = f"then: fedsys federation resume{again}"
+    while True:
+        waiting, refused = open_at(home, banks, digest), refused_at(home, banks, digest)
+        left = len(banks) - len(refused)
+        no = f"{what}: refused by {', '.join(refused)}" if refused else ""
+        if refused and left < needed:
+            raise QuorumError(
+                f"{no}, and {needed} of {len(banks)} banks are needed: ask them why; if they "
+                f"change their minds (fedsys bank jobs approve {id}), {then}"
+            )
+        if not waiting:
+            if refused:
+                told(f"{no}; going on without")
+            return
+        line = f"{what}: waits for {', '.join(waiting)}: fedsys bank jobs approve {id}"
         if time.monotonic() >= end:
-            if len(banks) - len(waiting) >= job.terms.quorum:
+            if left - len(waiting) >= needed:
                 told(f"{line}; going on without")
                 return
-            raise QuorumError(f"{line}; then: fedsys federation resume {job.terms.name}")
+            raise QuorumError(f"{line}; {then}")
+        line = f"{no}; {line}" if refused else line
         if line != said:
             told(line)
         said = line
         time.sleep(LOOK_SECONDS)
+
+
+def _said(home: Home, banks: Sequence[Bank]) -> dict[str, Standing]:
+    standings = Standings(home.folder / "standing")
+    said = {bank.name: standings.get(bank.name) for bank in banks}
+    return {name: one for name, one in said.items() if one is not None}

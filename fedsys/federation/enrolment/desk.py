@@ -10,14 +10,17 @@ it.
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from fedsys.errors import DataError, FedsysError, IdentityError, NetworkError
 from fedsys.federation.banks import Bank, Banks
-from fedsys.federation.enrolment.standing import Standings
+from fedsys.federation.enrolment.approvals import statistics_request
+from fedsys.federation.enrolment.standing import Standing, Standings, standing_of
 from fedsys.federation.home import Home
 from fedsys.federation.jobs.folder import DONE, FAILED, all_jobs
 from fedsys.tables import schema_toml
@@ -96,6 +99,8 @@ class Desk:
         home = self._home
         with locked(home.folder / "enrolment"):
             self._take(name, code, keys, now)
+        # Only now: strangers do not fill the memory. A bank whose answer was lost signs anew.
+        self._replays.admit(signed, now)
         return {
             "federation": home.facts.name,
             "bank": name,
@@ -163,7 +168,9 @@ class Desk:
         body = Standings.check(signed.body)
         if body["bank"] != bank.name:
             raise IdentityError(f"standing: signed by {bank.name}, in another bank's name")
+        before = self._standings.get(bank.name)
         self._standings.keep(bank.name, data)
+        self._note_answers(bank.name, before, standing_of(signed.time, body))
         head, audit = body["head"], self._home.audit
         if head is not None:
             number, hash = head["number"], head["hash"]
@@ -190,20 +197,42 @@ class Desk:
         name = next(name for name, key in keys.items() if key_id(key) == signed.key)
         return self._banks.get(name), signed
 
+    def _note_answers(self, bank: str, before: Standing | None, now: Standing) -> None:
+        """Writes down what a bank has answered since it said last: to open jobs, and to the request
+        for statistics; of others it may say what it likes."""
+        new = set(now.refused) - set(before.refused if before else ())
+        agreed = set(now.jobs) - set(before.jobs if before else ()) - set(now.refused)
+        if not new | agreed:
+            return
+        asked, audit = statistics_request(self._home).digest, self._home.audit
+        for digest in [asked, *(_digest(path) for path in self._open_jobs())]:
+            if digest in new and digest == asked:
+                audit.record(Event.STATISTICS_DECLINED, bank=bank, request=digest)
+            elif digest in new:
+                audit.record(Event.JOB_DECLINED, bank=bank, job=digest)
+            elif digest in agreed and digest == asked:
+                audit.record(Event.STATISTICS_APPROVED, bank=bank, request=digest)
+            elif digest in agreed:
+                audit.record(Event.JOB_AGREED, bank=bank, job=digest)
+
     def _jobs(self) -> list[str]:
         """The signed jobs that are not over, the newest first."""
         jobs: list[str] = []
         room = ANSWER // 2
-        for job in reversed(all_jobs(self._home)):
-            path = job.folder / "job.json"
-            if job.status.status in (DONE, FAILED) or not path.exists():
-                continue
+        for path in self._open_jobs():
             text = path.read_text("utf-8")
             room -= len(text.encode())
             if room < 0 or len(jobs) == JOBS:
                 break
             jobs.append(text)
         return jobs
+
+    def _open_jobs(self) -> Iterator[Path]:
+        """Where the signed jobs lie that are not over, the newest first."""
+        for job in reversed(all_jobs(self._home)):
+            path = job.folder / "job.json"
+            if job.status.status not in (DONE, FAILED) and path.exists():
+                yield path
 
     def _refused(self, error: Exception, data: bytes, source: str) -> None:
         """Writes a refusal down: so many a minute, and nothing of what a stranger wrote."""
@@ -230,3 +259,9 @@ def _check_time(signed: Signed, now: float) -> None:
 
 def _too_often() -> NetworkError:
     return NetworkError("too many requests from this address: wait a minute and try again")
+
+
+def _digest(path: Path) -> str:
+    """The SHA-256 of a signed job of ours; see `trust.jobs.Job.digest`."""
+    body = canonical.decode_table(path.read_bytes(), "job")["body"]
+    return hashlib.sha256(canonical.encode(body)).hexdigest()

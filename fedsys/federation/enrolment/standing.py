@@ -16,25 +16,29 @@ from fedsys.trust.names import check_name
 
 ASK, ALWAYS = "ask", "always"
 JOBS = 256
-"""Approved jobs in a bank's standing."""
+"""Approved jobs in a bank's standing, and refused ones."""
 HASH = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"[0-9a-z.+]{1,40}")
 _FIELDS = {"bank", "approves", "jobs", "version", "head"}
+_REFUSED = "refused"
+"""The one field that a bank may leave out."""
 
 
 @dataclass(frozen=True)
 class Standing:
     """What a bank said last. seen: seconds since 1970. approves: 'ask' where somebody sees each
-    job before it runs, or 'always'. jobs: the SHA-256 of those that were approved there."""
+    job before it runs, or 'always'. jobs, refused: the SHA-256 of the jobs, and of the request for
+    statistics, that were approved there, and of those that were refused."""
 
     seen: int
     approves: str
     jobs: tuple[str, ...]
     version: str
+    refused: tuple[str, ...] = ()
 
     def approved(self, job: str) -> bool:
         """Whether a job may run there."""
-        return self.approves == ALWAYS or job in self.jobs
+        return job not in self.refused and (self.approves == ALWAYS or job in self.jobs)
 
 
 class Standings:
@@ -48,12 +52,11 @@ class Standings:
         """The body of a request, or DataError."""
         head = body.get("head")
         good = (
-            set(body) == _FIELDS
+            set(body) - {_REFUSED} == _FIELDS
             and isinstance(body["bank"], str)
             and body["approves"] in (ASK, ALWAYS)
-            and isinstance(body["jobs"], list)
-            and len(body["jobs"]) <= JOBS
-            and all(isinstance(one, str) and HASH.fullmatch(one) for one in body["jobs"])
+            and _are_jobs(body["jobs"])
+            and _are_jobs(body.get(_REFUSED, []))
             and isinstance(body["version"], str)
             and _VERSION.fullmatch(body["version"])
             and (head is None or is_head(head))
@@ -72,10 +75,24 @@ class Standings:
         try:
             data = (self._folder / f"{check_name(bank, 'bank')}.json").read_bytes()
             table = canonical.decode_table(data, "standing")
-            body = self.check(table["body"])
-            return Standing(table["time"], body["approves"], tuple(body["jobs"]), body["version"])
+            return standing_of(table["time"], self.check(table["body"]))
         except (OSError, DataError, KeyError, AttributeError):
             return None
+
+
+def standing_of(seen: int, body: Mapping[str, Any]) -> Standing:
+    """What a body that was checked says."""
+    jobs, refused = tuple(body["jobs"]), tuple(body.get(_REFUSED, ()))
+    return Standing(seen, body["approves"], jobs, body["version"], refused)
+
+
+def _are_jobs(value: Any) -> bool:
+    """Whether a value is a list of SHA-256."""
+    return (
+        isinstance(value, list)
+        and len(value) <= JOBS
+        and all(isinstance(one, str) and HASH.fullmatch(one) for one in value)
+    )
 
 
 def is_head(head: Any) -> bool:
