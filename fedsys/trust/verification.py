@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -34,17 +34,51 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """Entries after a fault that chain among themselves: none was changed, removed or put in since
+    the last of them was written.
+
+    lines: the first and the last, from 1. first: number of its first entry. last: its head.
+    vouched: up to which entry the heads that others hold confirm it, 0 where they do not.
+    """
+
+    lines: tuple[int, int]
+    first: int
+    last: Head
+    vouched: int
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What reading a log came to.
 
-    entries: how many good ones come first. head: of the last of them. torn: pieces of lines that
-    a kill left unfinished, which is no fault. fault: the first, or None of a log that holds.
+    entries: how many good ones come first. head: of the last of them. vouched: up to which entry
+    the heads that others hold confirm them, 0 where they do not. torn: pieces of lines that a kill
+    left unfinished, which is no fault. fault: the first, or None of a log that holds. rest: what of
+    the entries after it chains among itself.
     """
 
     entries: int
     head: Head
     torn: int
     fault: Fault | None
+    vouched: int = 0
+    rest: tuple[Stretch, ...] = ()
+
+
+@dataclass(frozen=True)
+class Log:
+    """A log as it was read. entries: up to its first fault. later: of what chains after it."""
+
+    verdict: Verdict
+    entries: tuple[Entry, ...]
+    later: tuple[Entry, ...] = ()
+
+    @property
+    def gaps(self) -> bool:
+        """Whether entries may be missing in its midst, so that it proves nothing by saying
+        nothing."""
+        return self.verdict.fault is not None and self.verdict.fault.kind is not Kind.CUT
 
 
 def verify(path: Path, known: Iterable[Head] = ()) -> Verdict:
@@ -53,18 +87,57 @@ def verify(path: Path, known: Iterable[Head] = ()) -> Verdict:
     Without `known`, a log that was cut off at its end, or written anew as a whole, looks good.
     Raises StorageError where there is none.
     """
-    return _read(path, known, [])
+    return read_log(path, known).verdict
 
 
 def entries_of(path: Path) -> list[Entry]:
     """The good entries of a log, up to its first fault."""
-    entries: list[Entry] = []
-    _read(path, (), entries)
-    return entries
+    return list(read_log(path).entries)
 
 
-def _read(path: Path, known: Iterable[Head], entries: list[Entry]) -> Verdict:
+def read_log(path: Path, known: Iterable[Head] = ()) -> Log:
+    """Everything about a log; see `verify`."""
     held = {head.number: head.hash for head in known if head.number > 0}
+    entries: list[Entry] = []
+    line, last, torn, fault = _read(path, held, entries)
+    if fault is None:
+        return Log(Verdict(len(entries), last, torn, None, _vouched(held, entries)), tuple(entries))
+    stretches = [] if fault.kind is Kind.CUT else list(_stretches(path, line))
+    rest = tuple(
+        Stretch((at, until), found[0].number, found[-1].head, _vouched(held, found))
+        for at, until, found in stretches
+    )
+    verdict = Verdict(len(entries), last, torn, fault, _vouched(held, entries), rest)
+    return Log(verdict, tuple(entries), tuple(one for _, _, found in stretches for one in found))
+
+
+def _vouched(held: Mapping[int, str], entries: Iterable[Entry]) -> int:
+    """The last of the entries, which chain, whose hash others hold; 0 where there is none."""
+    return max((one.number for one in entries if held.get(one.number) == one.hash), default=0)
+
+
+def _stretches(path: Path, line: int) -> Iterator[tuple[int, int, list[Entry]]]:
+    """(first line, last line, entries) of each piece of the chain from a line on. What is no entry
+    within a piece changes nothing of it: the hashes of its entries say so."""
+    begun, until = 0, 0
+    found: list[Entry] = []
+    for at, text in enumerate(_lines(path), start=1):
+        entry = read_entry(text.removesuffix(b"\n")) if at >= line else ""
+        if not isinstance(entry, Entry) or entry.hashed() != entry.hash:
+            continue
+        if found and (entry.previous, entry.number) != (found[-1].hash, found[-1].number + 1):
+            yield begun, until, found
+            found = []
+        begun, until = (at, at) if not found else (begun, at)
+        found.append(entry)
+    if found:
+        yield begun, until, found
+
+
+def _read(
+    path: Path, held: Mapping[int, str], entries: list[Entry]
+) -> tuple[int, Head, int, Fault | None]:
+    """(line where it ended, head of the last good entry, torn lines, the first fault)."""
     last, before, torn = Head(0, START), _Pieces(0, b""), 0
     line = 0
     for line, text in enumerate(_lines(path), start=1):
@@ -75,24 +148,28 @@ def _read(path: Path, known: Iterable[Head], entries: list[Entry]) -> Verdict:
                 before = before.and_(line, text)
                 continue
             entry = whole
-        fault = _unexplained(before, entry, line) or _broken(entry, last, line, path)
+        unexplained = _unexplained(before, entry, line)
+        fault = unexplained or _broken(entry, last, line, path)
         if fault is None and held.get(entry.number, entry.hash) != entry.hash:
             text_ = f"line {line}: others hold another entry {entry.number}"
             fault = Fault(line, Kind.REWRITTEN, text_)
         if fault is not None:
-            return Verdict(len(entries), last, torn, fault)
+            if fault is not unexplained and fault.line < line and entries:
+                entries.pop()  # it is the one that was changed, with its hash
+                last = entries[-1].head if entries else Head(0, START)
+            return line, last, torn, fault
         torn += bool(before.data)
         before = _Pieces(0, b"")
         entries.append(entry)
         last = entry.head
     if before.data and not before.may_be_torn():
-        return Verdict(len(entries), last, torn, _foreign(before))
+        return line + 1, last, torn, _foreign(before)
     beyond = max((number for number in held if number > last.number), default=None)
     fault = None
     if beyond is not None:
         where = f"after line {line}: others hold entry {beyond}, the last here is {last.number}"
         fault = Fault(line + 1, Kind.CUT, where)
-    return Verdict(len(entries), last, torn + bool(before.data), fault)
+    return line, last, torn + bool(before.data), fault
 
 
 @dataclass(frozen=True)
@@ -204,16 +281,33 @@ _CAME = (Event.UPDATE_RECEIVED, Event.UPDATE_REFUSED, Event.STATISTICS_RECEIVED)
 def cross_check(server_log: Path, bank_log: Path, server: str, bank: str) -> list[Finding]:
     """What the server's log and a bank's log say differently. server, bank: their sites' names.
 
-    Each log has to hold by itself and against the heads that the other recorded; every message
-    that one side sent was seen by the other, with the same bytes, or else the other missed the bank
-    in that round; the bank approved every job that it sent updates for.
+    Each log has to hold by itself and against the heads that the other recorded; for the rest see
+    `disagreements`.
     """
-    ours, theirs = entries_of(server_log), entries_of(bank_log)
-    findings = []
-    for site, path, other in ((server, server_log, theirs), (bank, bank_log, ours)):
-        fault = verify(path, seen_heads(other, site)).fault
-        if fault:
-            findings.append(Finding("", f"log of {site}: {fault.kind}: {fault.text}"))
+    ours, theirs = read_log(server_log).entries, read_log(bank_log).entries
+    logs = {
+        server: read_log(server_log, seen_heads(theirs, server)),
+        bank: read_log(bank_log, seen_heads(ours, bank)),
+    }
+    faults = {site: log.verdict.fault for site, log in logs.items()}
+    findings = [
+        Finding("", f"log of {site}: {fault.kind}: {fault.text}")
+        for site, fault in faults.items()
+        if fault is not None
+    ]
+    return findings + disagreements(logs[server], logs[bank], server, bank)
+
+
+def disagreements(server_log: Log, bank_log: Log, server: str, bank: str) -> list[Finding]:
+    """What two logs say differently about the same messages.
+
+    Every message that one side sent was seen by the other, with the same bytes, or else the other
+    missed the bank in that round; the bank approved every job that it sent updates for, and its
+    statistics. What a log does not say is held against it only where nothing is missing in its
+    midst: it is counted, and not told one by one, where something is.
+    """
+    ours = (*server_log.entries, *server_log.later)
+    theirs = (*bank_log.entries, *bank_log.later)
     sent = {entry.id: entry for entry in theirs if entry.event in _SENT}
     came: dict[str, Entry] = {}
     for entry in ours:
@@ -221,20 +315,27 @@ def cross_check(server_log: Path, bank_log: Path, server: str, bank: str) -> lis
             came.setdefault(entry.id, entry)
     gone = (entry for entry in ours if entry.event is Event.LOST)
     lost = {_round(entry) for entry in gone if entry.details["bank"] == bank}
-    for id, entry in sent.items():
-        what = _what(entry)
-        if id not in came and _round(entry) in lost:
-            continue  # both say so: it came too late, or never arrived
-        if id not in came:
-            findings.append(Finding(id, f"{what}: {bank} sent it, {server} never recorded it"))
-        elif entry.details["sha256"] != came[id].details["sha256"]:
-            findings.append(Finding(id, f"{what}: {server} recorded other bytes than {bank} sent"))
-    for id, entry in came.items():
-        if id not in sent:
-            findings.append(
-                Finding(id, f"{_what(entry)}: {server} recorded it, {bank} never sent it")
-            )
-    return findings + _unapproved(ours, theirs, bank)
+    # Both say so where the round was lost to the server: it came too late, or never arrived.
+    unseen = [one for id, one in sent.items() if id not in came and _round(one) not in lost]
+    unsent = [one for id, one in came.items() if id not in sent]
+    findings = _missing(unseen, server_log, server, f"{bank} sent it, {server} never recorded it")
+    findings += [
+        Finding(id, f"{_what(entry)}: {server} recorded other bytes than {bank} sent")
+        for id, entry in sent.items()
+        if id in came and entry.details["sha256"] != came[id].details["sha256"]
+    ]
+    findings += _missing(unsent, bank_log, bank, f"{server} recorded it, {bank} never sent it")
+    return findings + _unapproved(server_log, bank_log, bank)
+
+
+def _missing(entries: list[Entry], where: Log, site: str, said: str) -> list[Finding]:
+    """Of messages that have no entry in a site's log."""
+    if not where.gaps or not entries:
+        return [Finding(entry.id, f"{_what(entry)}: {said}") for entry in entries]
+    some = ", ".join(_what(entry) for entry in entries[:3]) + (", ..." if len(entries) > 3 else "")
+    count = "1 message has" if len(entries) == 1 else f"{len(entries)} messages have"
+    text = f"{count} no entry in what is left of the log of {site}, which its fault may explain"
+    return [Finding("", f"{text}: {some}")]
 
 
 def seen_heads(entries: Iterable[Entry], site: str) -> list[Head]:
@@ -246,18 +347,27 @@ def seen_heads(entries: Iterable[Entry], site: str) -> list[Head]:
     ]
 
 
-def _unapproved(server: list[Entry], bank: list[Entry], name: str) -> list[Finding]:
+def _unapproved(server_log: Log, bank_log: Log, name: str) -> list[Finding]:
+    """What a bank sent although nobody there had approved it."""
+    server = (*server_log.entries, *server_log.later)
+    bank = (*bank_log.entries, *bank_log.later)
     jobs = {e.details["run"]: e.details["job"] for e in server if e.event is Event.RUN_BEGUN}
     approved = {e.details["job"] for e in bank if e.event is Event.JOB_APPROVED}
     runs = dict.fromkeys(e.details["run"] for e in bank if e.event is Event.UPDATE_SENT)
     findings = []
     for run in runs:
         if run not in jobs:
-            findings.append(Finding("", f"run {run}: {name} took part, the server never began it"))
-        elif jobs[run] not in approved:
+            if not server_log.gaps:
+                said = f"run {run}: {name} took part, the server never began it"
+                findings.append(Finding("", said))
+        elif jobs[run] not in approved and not bank_log.gaps:
             findings.append(
                 Finding("", f"run {run}: {name} took part and never approved job {jobs[run][:12]}")
             )
+    events = {entry.event for entry in bank}
+    silent = Event.STATISTICS_SENT in events and Event.STATISTICS_APPROVED not in events
+    if silent and not bank_log.gaps:
+        findings.append(Finding("", f"statistics: {name} sent them and never approved that"))
     return findings
 
 
