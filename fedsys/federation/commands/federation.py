@@ -12,10 +12,20 @@ import click
 
 from fedsys.deployment.options import Files, file_options
 from fedsys.federation.commands.jobs import resume, run, watch
-from fedsys.federation.commands.options import HOME, JSON, NAME, PATH, home_of, note, say
+from fedsys.federation.commands.model import model
+from fedsys.federation.commands.options import (
+    HOME,
+    JSON,
+    NAME,
+    PATH,
+    Commands,
+    home_of,
+    note,
+    say,
+)
 
 
-@click.group()
+@click.group(cls=Commands)
 def federation() -> None:
     """What a coordinator does: invite banks, serve, run jobs.
 
@@ -280,10 +290,9 @@ def audit(
 
     found = home_of(home, name)
     if not check and not others:
-        shown(found.audit.path, as_json)
-        return 0
+        return shown(found.audit.path, as_json)
     return verified(found.audit.path, COORDINATOR, others, as_json)
 
 
-for each in (run, watch, resume):
+for each in (run, watch, resume, model):
     federation.add_command(each)
