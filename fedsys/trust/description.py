@@ -25,8 +25,11 @@ _OBJECTIVES = {
 }
 
 
-def describe(job: Job) -> str:
-    """The job in plain words, a line each; nothing in it but what the job says."""
+def describe(job: Job, settled: bool = True) -> str:
+    """The job in plain words, a line each; nothing in it but what the job says.
+
+    settled: whether its SHA-256 is final; where not, it is not shown.
+    """
     terms, layout = job.terms, job.layout
     size = architectures.check(job.architecture, _NO_BOUNDS)
     vectors = 2 if terms.strategy.remembers else 1
@@ -46,8 +49,8 @@ def describe(job: Job) -> str:
     rhythm = f"every {terms.evaluate} rounds" if terms.evaluate else "after the last round"
     return "\n".join(
         [
-            f"Job {job.id}: {terms.name}, of federation {terms.federation}",
-            f"  SHA-256      {job.digest}",
+            f"Job{f' {job.id}' if settled else ''}: {terms.name}, of federation {terms.federation}",
+            f"  SHA-256      {job.digest if settled else 'not settled'}",
             f"  runs         fedsys {terms.code} as installed here; no code comes with the job",
             "",
             "What is computed",
@@ -61,7 +64,8 @@ def describe(job: Job) -> str:
             f"  model        {size.parameters:,} numbers ({layout.dtype.name}) in "
             f"{len(size.kinds)} layers: {kinds}",
             f"  reads        rows of {rows}, prepared as agreed",
-            f"  columns      schema {terms.schema[:16]}, preparation {terms.preparation[:16]}",
+            f"  columns      schema {terms.schema[:16]}, preparation "
+            f"{terms.preparation[:16] if settled else 'not settled'}",
             "",
             "What leaves the bank, each round it takes part in",
             f"  update       how far the model's numbers moved{other}: {_bytes(moved)}",

@@ -18,7 +18,14 @@ from fedsys import places
 from fedsys.clients.bank.enrolment import enrol
 from fedsys.federation.banks import Banks
 from fedsys.federation.commands.status import overview
-from fedsys.federation.enrolment.approvals import await_approvals, open_at
+from fedsys.federation.enrolment.approvals import (
+    await_approvals,
+    await_statistics,
+    let_themselves_be_asked,
+    open_at,
+    refused_at,
+    statistics_request,
+)
 from fedsys.federation.enrolment.desk import Desk
 from fedsys.federation.enrolment.standing import Standings
 from fedsys.federation.home import Home
@@ -29,6 +36,7 @@ from fedsys.federation.serving import alone, holder
 from fedsys.flower.processes.superlink import free_port
 from fedsys.tables import write_schema
 from fedsys.trust.events import Event
+from fedsys.trust.jobs import sign_job
 from fedsys.trust.signing import sign
 from fedsys.trust.tokens import read_token
 from fedsys.trust.verification import entries_of
@@ -79,10 +87,10 @@ def enrolled(home, folder, *names):
         return {name: enrol(invited(home, name), folder / name).home for name in names}
 
 
-def stands(home, bank, approves="ask", jobs=(), version="0.1.0"):
+def stands(home, bank, approves="ask", jobs=(), version="0.1.0", refused=()):
     """As if a bank had said how it stands."""
     body = {"bank": bank.facts.name, "approves": approves, "jobs": list(jobs),
-            "version": version, "head": None}  # fmt: skip
+            "version": version, "head": None, "refused": list(refused)}  # fmt: skip
     data = sign(bank.keys.signing, body, purpose="standing", audience=home.facts.name).data()
     said = Desk(home).answer("standing", data, "here")
     assert "error" not in said
@@ -170,7 +178,8 @@ def test_of_two_federations_one_is_named(cli: Cli, created, schema, tmp_path):
     cli("federation", "status", "--federation", "othr").refused(2, "did you mean 'other'")
     at = ("federation", "status", "--json", "--home")
     assert cli(*at, created.folder).json["federation"] == "eu-credit"
-    cli(*at, tmp_path / "nothing").refused(2, "nothing")
+    nothing = cli(*at, tmp_path / "nothing")
+    assert nothing.code == nothing.json["code"] == 2 and "nothing" in nothing.json["error"]
 
 
 # --- approve and status --------------------------------------------------------------------------
@@ -292,6 +301,29 @@ def test_run_shows_what_banks_will_see_and_queues(cli: Cli, created, job_file, t
     cli("federation", "run", job_file).refused(2, "asked for before", "resume first")
 
 
+def test_a_dry_run_says_all_that_can_be_said_before_banks_are_there(
+    cli: Cli, created, job_file, tmp_path
+):
+    enrolled(created, tmp_path, "bank-a")
+    invited(created, "bank-b")
+    dry = ("federation", "run", job_file, "--dry-run")
+    said = cli(*dry)
+    assert said.code == 7
+    for part in ("What leaves the bank", "SHA-256      not settled", "nothing was sent",
+                 "bank-a  enrolled  → fedsys federation approve bank-a",
+                 "bank-b  invited"):  # fmt: skip
+        assert part in said.out
+    assert said.err.splitlines()[-1].startswith("fedsys: 0 banks are approved")
+    table = cli(*dry, "--json").json
+    assert (table["job"], table["settled"], table["sent"]) == (None, False, False)
+    assert table["banks"] == [{"bank": "bank-a", "state": "enrolled"},
+                              {"bank": "bank-b", "state": "invited"}]  # fmt: skip
+    assert [problem["code"] for problem in table["problems"]] == [7]
+    job_file.write_text("quorum = 1\n" + JOB)
+    assert [one["code"] for one in cli(*dry, "--json").json["problems"]] == [7, 6]
+    assert not (created.folder / "jobs").exists()
+
+
 def a_job(home, name="first", **said):
     job = submit(home, Request(name=name, rounds=3))
     job.say(**said)
@@ -396,10 +428,67 @@ def test_a_job_does_not_wait_for_ever(offered):
         await_approvals(home, job, approved, lambda line: None, seconds=0)
 
 
+def test_a_refusal_out_of_whose_reach_the_quorum_is_ends_the_waiting_at_once(offered):
+    from fedsys.errors import QuorumError
+
+    home, found, job, approved = offered
+    stands(home, found["bank-a"], refused=[job.digest])
+    stands(home, found["bank-b"])
+    assert refused_at(home, approved, job.digest) == ["bank-a"]
+    assert open_at(home, approved, job.digest) == ["bank-b"]
+    with pytest.raises(QuorumError, match=r"refused by bank-a, and 2 of 2 .* resume first"):
+        await_approvals(home, job, approved, lambda line: None)
+
+
+def test_the_others_go_on_without_a_bank_that_refused(offered, tmp_path):
+    home, found, job, _ = offered
+    found |= enrolled(home, tmp_path, "bank-c")
+    banks(home).approve("bank-c")
+    stands(home, found["bank-a"], "always")
+    stands(home, found["bank-b"], jobs=[job.digest])
+    stands(home, found["bank-c"], "always", refused=[job.digest])
+    said = []
+    await_approvals(home, job, banks(home).approved(), said.append)
+    assert said == [f"job {job.id}: refused by bank-c; going on without"]
+
+
+def test_status_says_at_once_who_refused(cli: Cli, offered):
+    home, found, job, _ = offered
+    folder = submit(home, Request(name="first"))
+    (folder.folder / "job.json").write_bytes(sign_job(home.keys.signing, job))
+    folder.say(status="running", job=job.digest)
+    stands(home, found["bank-a"], refused=[job.digest, "f" * 64])
+    stands(home, found["bank-b"])
+    said = cli("federation", "status")
+    assert f"refused by bank-a; waits for approval of {job.id} at bank-b" in said.out
+    (view,) = cli("federation", "status", "--json").json["jobs"]
+    assert (view["refused"], view["waits"]) == (["bank-a"], ["bank-b"])
+    stands(home, found["bank-a"], refused=[job.digest, "f" * 64])
+    declined = [entry.details for entry in entries_of(home.audit.path)
+                if entry.event is Event.JOB_DECLINED]  # fmt: skip
+    assert declined == [{"bank": "bank-a", "job": job.digest}], "once, and of jobs that there are"
+
+
+def test_statistics_are_waited_for_before_the_first_job(cli: Cli, offered):
+    home, found, _, approved = offered
+    asked = statistics_request(home)
+    stands(home, found["bank-a"], jobs=[asked.digest])
+    stands(home, found["bank-b"])
+    submit(home, Request(name="first")).say(status="running")
+    assert f"waits for approval of {asked.id} at bank-b" in cli("federation", "status").out
+    assert [one.name for one in let_themselves_be_asked(home, approved)] == ["bank-a"]
+    said = []
+    timer = threading.Timer(0.7, lambda: stands(home, found["bank-b"], jobs=[asked.digest]))
+    timer.start()
+    await_statistics(home, approved, 2, said.append)
+    timer.join()
+    line = f"statistics {asked.id}: waits for bank-b: fedsys bank jobs approve {asked.id}"
+    assert said == [line]
+    assert let_themselves_be_asked(home, approved) == approved
+
+
 def test_a_bank_hears_of_jobs_only_while_it_is_approved(offered):
     home, found, job, _ = offered
-    from fedsys.trust.jobs import sign_job
-
     folder = submit(home, Request(name="first"))
     signed = sign_job(home.keys.signing, job)
     (folder.folder / "job.json").write_bytes(signed)

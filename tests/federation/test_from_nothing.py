@@ -97,6 +97,12 @@ def parties(folder):
             process.wait()
 
 
+def waiting(log: Path) -> str:
+    """What the server said last that it waits for."""
+    lines = [line for line in log.read_text().splitlines() if "waits for bank-b" in line]
+    return lines[-1] if lines else ""
+
+
 def test_three_people_come_from_nothing_to_a_model(folder, parties):
     coordinator, a, b = parties
     coordinator.types("federation", "create", "eu-credit", "--host", "127.0.0.1", "--port",
@@ -125,12 +131,13 @@ def test_three_people_come_from_nothing_to_a_model(folder, parties):
     assert [bank["connected"] for bank in stands()["banks"]] == [True, True]
     assert "✘" not in a.types("doctor") + coordinator.types("doctor")
     coordinator.types("federation", "run", "job.toml")
-    until(lambda: "waits for bank-b" in served.read_text())
-    (queued,) = stands()["jobs"]
-    assert (queued["waits"], queued["round"]) == (["bank-b"], 0)
-    (job,) = json.loads(b.types("bank", "jobs", "--json"))
-    assert not job["approved"] and job["name"] == "first"
-    b.types("bank", "jobs", "approve", job["id"])
+    for waits in ("statistics", "job"):  # in turn: the first makes the second what it is
+        until(lambda waits=waits: f"{waits} " in waiting(served))
+        (queued,) = stands()["jobs"]
+        assert (queued["waits"], queued["round"]) == (["bank-b"], 0)
+        asked = json.loads(b.types("bank", "jobs", "--json"))[-1]
+        assert (asked["kind"], asked["id"], asked["state"]) == (waits, queued["asked"], "open")
+        b.types("bank", "jobs", "approve", asked["id"])
     watched = coordinator.types("federation", "watch").splitlines()
     assert [line.split("  ")[:2] for line in watched] == [
         ["round 1/2", "2 of 2 banks"],
@@ -140,7 +147,10 @@ def test_three_people_come_from_nothing_to_a_model(folder, parties):
     (weights,) = Path(coordinator.variables["FEDSYS_HOME"]).rglob("weights.bin")
     assert weights.stat().st_size > 0
     events = [entry.event for entry in entries_of(b.log())]
-    assert [events.count(one) for one in (Event.STATISTICS_SENT, Event.UPDATE_SENT)] == [1, 2]
+    counted = (Event.STATISTICS_APPROVED, Event.STATISTICS_SENT, Event.UPDATE_SENT)
+    assert [events.count(one) for one in counted] == [1, 1, 2]
+    made = json.loads(coordinator.types("federation", "model", "first", "--json"))
+    assert (folder / made["model"]).exists() and (folder / made["preparation"]).exists()
     ours = [["--with", bank.log()] for bank in (a, b)]
     coordinator.types("federation", "audit", "--verify", *ours[0], *ours[1])
 

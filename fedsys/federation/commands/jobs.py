@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fedsys.federation.commands.options import HOME, JSON, NAME, PATH, home_of, note, say
+
+if TYPE_CHECKING:
+    from fedsys.federation.home import Home
+    from fedsys.federation.jobs.proposal import Proposal
 
 
 @click.command()
@@ -22,35 +27,55 @@ def run(file: Path, dry_run: bool, name: str | None, home: Path | None, as_json:
     JOB.TOML has an experiment's keys: name, model, strategy, local, rounds, quorum, deadline.
     """
     from fedsys.federation.jobs.folder import submit
-    from fedsys.federation.jobs.proposal import foresee
+    from fedsys.federation.jobs.proposal import foresee, hindrances
     from fedsys.federation.jobs.request import Request
     from fedsys.federation.serving import holder
     from fedsys.flower.app.loading import quiet_imports
-    from fedsys.trust.description import describe
 
     found = home_of(home, name)
     request = Request.read(file)
+    if not dry_run and (problems := hindrances(found, request)):
+        raise problems[0]  # before the seconds that a model takes
     with quiet_imports():
         proposal = foresee(found, request)
     for line in proposal.warnings:
         note(f"⚠ {line}")
-    job = proposal.job
     if dry_run:
-        if not proposal.settled:
-            note(
-                "the job gets its final number once the banks' statistics are there, from which "
-                "the preparation of the columns is made"
-            )
-        table = {"name": request.name, "settled": proposal.settled, "job": job.digest,
-                 "terms": job.table()["terms"], "parameters": job.layout.length,
-                 "warnings": list(proposal.warnings), "sent": False}  # fmt: skip
-        return say(f"{describe(job)}\n\nnothing was sent", table, as_json)
+        return _dry_run(found, proposal, as_json)
+    if proposal.problems:
+        raise proposal.problems[0]
     submit(found, request)
     served = holder(found.folder) is not None
     if not served:
         note("no server runs: fedsys federation serve runs the job")
     text = f"{request.name}: queued; fedsys federation watch shows its rounds"
     return say(text, {"name": request.name, "status": "queued", "served": served}, as_json)
+
+
+def _dry_run(home: Home, proposal: Proposal, as_json: bool) -> int:
+    """Shows all that can be said of a job, and gives the exit code of what stands against it."""
+    from fedsys.federation.commands.status import bank_views, columns, next_step
+    from fedsys.trust.description import describe
+
+    job, settled, problems = proposal.job, proposal.settled, proposal.problems
+    views = bank_views(home)
+    rows = [(view.name, view.state, next_step(view)) for view in views]
+    lines = columns(rows) or ["  none was invited  → fedsys federation invite BANK"]
+    if not settled:
+        note(
+            "the job gets its final number once the banks' statistics are there, from which "
+            "the preparation of the columns is made"
+        )
+    text = "\n".join([describe(job, settled), "", "Banks", *lines, "", "nothing was sent"])
+    said = [{"code": one.code, "said": str(one)} for one in problems]
+    table = {"name": job.terms.name, "settled": settled, "job": job.digest if settled else None,
+             "terms": job.table()["terms"], "parameters": job.layout.length,
+             "banks": [{"bank": view.name, "state": view.state} for view in views],
+             "warnings": list(proposal.warnings), "problems": said, "sent": False}  # fmt: skip
+    say(text, table, as_json)
+    for problem in problems:
+        note(f"fedsys: {problem}")
+    return problems[0].code if problems else 0
 
 
 @click.command()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fedsys.errors import PolicyError, QuorumError, UsageError
+from fedsys.errors import FedsysError, PolicyError, QuorumError, UsageError
 from fedsys.federation.banks import Banks
 from fedsys.federation.enrolment.standing import ALWAYS, Standings
 from fedsys.federation.home import Home
@@ -20,26 +21,23 @@ NOT_YET = "0" * 64
 @dataclass(frozen=True)
 class Proposal:
     """A job that could be. settled: whether its hash is final; the first job of a federation gets
-    its preparation from the banks' statistics. warnings: lines for people."""
+    its preparation from the banks' statistics. warnings: lines for people. problems: what is to be
+    mended before it can be asked for."""
 
     job: Job
     settled: bool
     warnings: tuple[str, ...]
+    problems: tuple[FedsysError, ...] = ()
 
 
 def foresee(home: Home, request: Request) -> Proposal:
     """The job that a request comes to. Nothing is written or sent.
 
-    Raises UsageError for a name that was there before, QuorumError where too few banks are
-    approved, and PolicyError for what a bank refuses unless its owner has set other bounds.
+    Its problems are a UsageError for a name that was there before, a QuorumError where too few
+    banks are approved, and a PolicyError for what a bank refuses unless its owner has set other
+    bounds. Raises UsageError for what is no job.
     """
-    if any(job.name == request.name for job in all_jobs(home)):
-        raise UsageError(
-            f"job {request.name!r}: was asked for before: give it another name, or go on with it: "
-            f"fedsys federation resume {request.name}"
-        )
     quorum = request.quorum or home.facts.banks
-    _check_banks(home, quorum)
     made = _preparation(home)
     job = Job.propose(
         request.experiment,
@@ -55,12 +53,28 @@ def foresee(home: Home, request: Request) -> Proposal:
     reasons = Policy().refusals(
         job, schema=home.schema.hash, preparation=job.terms.preparation, code=version()
     )
+    problems = hindrances(home, request)
     if reasons:
-        raise PolicyError(f"job {request.name!r}: banks would refuse it: {'; '.join(reasons)}")
-    return Proposal(job, made is not None, tuple(_warnings(home)))
+        said = f"job {request.name!r}: banks would refuse it: {'; '.join(reasons)}"
+        problems.append(PolicyError(said))
+    return Proposal(job, made is not None, tuple(_warnings(home)), tuple(problems))
 
 
-def _check_banks(home: Home, quorum: int) -> None:
+def hindrances(home: Home, request: Request) -> list[FedsysError]:
+    """What is to be mended before a job can be asked for, whatever its model."""
+    quorum = request.quorum or home.facts.banks
+    return [*_named_before(home, request.name), *_too_few(home, quorum)]
+
+
+def _named_before(home: Home, name: str) -> Iterator[UsageError]:
+    if any(job.name == name for job in all_jobs(home)):
+        yield UsageError(
+            f"job {name!r}: was asked for before: give it another name, or go on with it: "
+            f"fedsys federation resume {name}"
+        )
+
+
+def _too_few(home: Home, quorum: int) -> Iterator[QuorumError]:
     banks = Banks(home.folder / "banks.json").all()
     approved = [bank.name for bank in banks if bank.approved]
     if len(approved) >= max(quorum, home.facts.banks):
@@ -72,7 +86,7 @@ def _check_banks(home: Home, quorum: int) -> None:
         else "invite more: fedsys federation invite NAME"
     )
     wanted = f"a quorum of {quorum}" if quorum > home.facts.banks else f"{home.facts.banks}"
-    raise QuorumError(
+    yield QuorumError(
         f"{len(approved)} banks are approved ({', '.join(approved) or 'none'}), and the job needs "
         f"{wanted}: {remedy}"
     )

@@ -189,8 +189,55 @@ def test_a_banks_folder_is_made_once_and_its_keys_are_its_own(bank, tmp_path):
     assert again.keys.node_path.stat().st_mode & 0o077 == 0
     with pytest.raises(UsageError, match="is a bank's folder already"):
         BankHome.create(bank.folder, bank.facts, SCHEMA, b"")
-    with pytest.raises(UsageError, match="no bank's folder"):
+    with pytest.raises(UsageError, match="no bank lies here"):
         BankHome.open(tmp_path / "nowhere")
     (bank.folder / "bank.json").write_text('{"name": 3}')
     with pytest.raises(StorageError, match="damaged"):
         BankHome.open(bank.folder)
+
+
+def test_statistics_wait_until_somebody_has_seen_what_is_asked(bank, coordinator):
+    home = BankHome(bank.folder, replace(bank.facts, approve=ASK))
+    said = []
+    answers = Answers(home, said.append)
+    asked = ask_for_statistics(coordinator.signing, "test", SCHEMA)
+    assert code_of(answers(asked)) == Code.POLICY
+    request = home.statistics
+    assert f"fedsys bank jobs approve {request.id}" in said[-1]
+    home.approve(home.find_job(request.id))
+    assert read_summary(answers(asked), SCHEMA, "bank-a").rows == 200
+    home.refuse(request.digest, "no more of that")
+    assert code_of(answers(asked)) == Code.POLICY
+    assert "was refused here" in said[-1]
+    wanted = ["statistics approved", "statistics sent", "statistics declined"]
+    assert [event for event in events(home) if event in wanted] == wanted
+    assert "no more of that" not in (bank.folder / "audit.jsonl").read_text()
+
+
+def test_what_is_approved_beforehand_is_written_down_as_it_comes(bank, coordinator):
+    Answers(bank)(ask_for_statistics(coordinator.signing, "test", SCHEMA))
+    assert events(bank)[-2:] == ["statistics approved", "statistics sent"]
+
+
+def test_a_job_that_is_refused_amid_its_rounds_gets_nothing_more(
+    bank, coordinator, preparation, job
+):
+    answers = Answers(bank)
+    _, content = instruction(job, preparation, coordinator.signing)
+    assert "code" not in answers(content)[ANSWER]
+    bank.refuse(job.digest)
+    assert code_of(answers(content)) == Code.POLICY
+    bank.approve(job.digest)
+    assert "code" not in answers(content)[ANSWER]
+    assert events(bank).count("update sent") == 2
+
+
+def test_whoever_asks_again_hears_the_same(bank, coordinator, folder, tmp_path):
+    rows = tmp_path / "rows.csv"
+    rows.write_bytes((folder / "rows.csv").read_bytes())
+    home = BankHome(bank.folder, replace(bank.facts, source=str(rows)))
+    asked = ask_for_statistics(coordinator.signing, "test", SCHEMA)
+    first = read_summary(Answers(home)(asked), SCHEMA, "bank-a")
+    lines = rows.read_text().splitlines(keepends=True)
+    rows.write_text("".join(lines[:-1]))  # one customer less
+    assert read_summary(Answers(home)(asked), SCHEMA, "bank-a") == first
