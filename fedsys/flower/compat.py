@@ -53,6 +53,13 @@ FAILED = {
 }
 """Errors of the client itself."""
 
+TOO_LARGE, MALFORMED = 1001, 1002
+REFUSED = {
+    TOO_LARGE: "larger than its answer can be",
+    MALFORMED: "no message that can be read",
+}
+"""Codes of our own, for replies that a grid does not take."""
+
 
 def new_run(run_id: int) -> Run:
     """What a grid knows of its run."""

@@ -26,6 +26,7 @@ from fedsys.errors import EngineError
 from fedsys.flower import compat, compat_grid, compat_nodes
 from fedsys.flower.processes.bundle import bundle, bundle_hash
 from fedsys.flower.processes.guard import HEADER
+from fedsys.flower.processes.quota import allowance
 from fedsys.flower.processes.superlink import SuperLink
 from fedsys.flower.rounds.mail import NodeOf
 from fedsys.storage import write_atomic
@@ -35,8 +36,23 @@ NODES_SECONDS = 0.5
 BEAT_SECONDS = 10.0
 """Flower takes a task that is silent for 60 s for dead."""
 PULL_SECONDS = 0.05
+SMALL_REPLY = 16 << 20
+"""Bytes of a reply to a message of which nobody said how large that can be."""
+HELD = 4 << 20
+"""Bytes of replies that are given at once; one reply may have more."""
 FIRST, GROWTH, LONGEST = 0.005, 1.3, 0.1
 """Seconds between two looks for a task at the bank's own node."""
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A message to which there is no reply yet. node: whom it went to. since: when that node was
+    started last; starts: how often the server was. limit: bytes that the reply may have."""
+
+    node: int
+    since: str
+    starts: int
+    limit: int
 
 
 @dataclass(frozen=True)
@@ -99,7 +115,9 @@ class DeployedGrid(Grid):
         self._access, self._told, self._starts, self._note = access, told, starts, note
         self._grid: Any = None
         self._coming: dict[str, compat_grid.Coming] = {}
-        self._sent: dict[str, tuple[int, str, int]] = {}
+        self._sent: dict[str, _Sent] = {}
+        self._unwanted: set[str] = set()
+        self._limit = SMALL_REPLY
         self._nodes: dict[int, Any] = {}
         self._seen = float("-inf")
         self._closing = threading.Event()
@@ -160,52 +178,98 @@ class DeployedGrid(Grid):
             message.content = compat_nodes.packed(message.content)
         since, starts = self._online(), self._starts()
         try:
-            ids = self._grid.push_messages(messages)
+            ids = [compat_grid.push_message(self._grid, message) for message in messages]
         except Exception as error:
             self._lost_run(error)
             return [""] * len(messages)
         for name, message in zip(ids, messages, strict=True):
             if name:
                 node = message.metadata.dst_node_id
-                self._sent[name] = node, _since(since.get(node)), starts
-        return [name or "" for name in ids]
+                self._sent[name] = _Sent(node, _since(since.get(node)), starts, self._limit)
+        return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """The replies that are there, and errors for messages that nobody will answer."""
+        """Replies that are there, and errors for messages that nobody will answer.
+
+        Of large replies only one at a time, so that no more is held, however many there are.
+        """
         wanted = [name for name in message_ids if name]
         known = [name for name in wanted if name in self._sent]
         lost = [name for name in wanted if name not in self._sent]
         replies: list[Message] = []
         try:
-            fresh = [name for name in known if name not in self._coming]
-            for coming in compat_grid.claim_replies(self._grid, fresh) if fresh else ():
+            for coming in self._claimed([name for name in known if name not in self._coming]):
                 self._coming[coming.question] = coming
+            held = 0
             for name in known:
-                reply = self._fetched(name)
+                reply, size = self._fetched(name)
                 if reply is not None:
                     self._forget(name)
                     replies.append(reply)
+                held += size
+                if held >= HELD:
+                    break
         except Exception as error:
             self._lost_run(error)
             return [*replies, *(_lost(name) for name in wanted if not _answered(name, replies))]
         online, starts = self._online(), self._starts()
         for name in known:
-            node, since, sent = self._sent.get(name, (0, "", starts))
-            again = node in online and _since(online[node]) != since
-            if name in self._sent and (again or sent != starts):
+            sent = self._sent.get(name)
+            if sent is None:
+                continue
+            again = sent.node in online and _since(online[sent.node]) != sent.since
+            if again or sent.starts != starts:
                 self._forget(name)
+                self._unwanted.add(name)
                 lost.append(name)
         return [*replies, *(_lost(name) for name in lost)]
 
-    def _fetched(self, name: str) -> Message | None:
-        """The reply to a message, if all of it is there."""
+    def expect(self, reply_bytes: int) -> None:
+        """Says how large the replies to the messages that follow can be. A larger one is not
+        fetched: it comes as an error."""
+        self._limit = max(SMALL_REPLY, reply_bytes + compat_grid.ROOM)
+
+    def drop(self, message_ids: Iterable[str]) -> None:
+        """Says that nobody waits for replies to these messages. The server deletes those that are
+        there; others when this is called the next time."""
+        for name in message_ids:
+            coming = self._coming.get(name)
+            self._forget(name)
+            if coming is not None:
+                self._delete(coming)
+            elif name:
+                self._unwanted.add(name)
+        try:
+            for coming in self._claimed(list(self._unwanted)):
+                self._unwanted.discard(coming.question)
+                self._delete(coming)
+        except Exception as error:  # the next time, then
+            if not compat_nodes.is_away(error):
+                raise
+
+    def _claimed(self, names: list[str]) -> list[compat_grid.Coming]:
+        return compat_grid.claim_replies(self._grid, names) if names and self._grid else []
+
+    def _delete(self, coming: compat_grid.Coming) -> None:
+        try:
+            compat_grid.forget_reply(self._grid, coming)
+        except Exception as error:
+            if not compat_nodes.is_away(error):
+                raise
+
+    def _fetched(self, name: str) -> tuple[Message | None, int]:
+        """The reply to a message, if all of it is there, and its bytes."""
         coming = self._coming.get(name)
         if coming is None:
-            return None
+            return None, 0
         try:
-            return compat_grid.fetch_reply(self._grid, coming)
+            fetched = compat_grid.fetch_reply(self._grid, coming, self._sent[name].limit)
         except compat_nodes.TaskGone:
-            return _lost(name)
+            return _lost(name), 0
+        except compat_grid.Unfit as unfit:
+            self._delete(coming)
+            return _error(name, unfit.code, str(unfit)), HELD
+        return fetched or (None, 0)
 
     def _forget(self, name: str) -> None:
         self._sent.pop(name, None)
@@ -235,7 +299,12 @@ class DeployedGrid(Grid):
         if self._note is not None:
             write_atomic(self._note, [str(run_id).encode()])
         grid = compat_grid.claimed_grid(
-            access.address, access.authority, access.headers, access.executor, run_id
+            access.address,
+            access.authority,
+            access.headers,
+            access.executor,
+            run_id,
+            self._allowed,
         )
         if grid is None:
             raise EngineError(
@@ -243,6 +312,11 @@ class DeployedGrid(Grid):
                 "of this federation running?"
             )
         self._grid = grid
+
+    def _allowed(self, node: int) -> str:
+        """What a question to a node says of its answer."""
+        known = self._nodes.get(node)
+        return allowance(self._limit, known.public_key) if known is not None else ""
 
     def _end_last(self, control: Any) -> None:
         """Ends the run before this one: nodes may wait for a message that nobody completes."""
@@ -269,6 +343,7 @@ class DeployedGrid(Grid):
         with self._lock:
             self._sent.clear()
             self._coming.clear()
+            self._unwanted.clear()
             self._end()
             self._begin()
 
@@ -313,6 +388,11 @@ def _since(node: Any) -> str:
 
 def _lost(name: str) -> Message:
     """Says that nobody will answer a message."""
+    return _error(name, compat.NODE_AWAY, "its node or the server was started again")
+
+
+def _error(name: str, code: int, text: str) -> Message:
+    """An error in place of the reply to a message."""
     metadata = Metadata(
         run_id=0,
         message_id="",
@@ -324,8 +404,7 @@ def _lost(name: str) -> Message:
         ttl=1.0,
         message_type=compat.SYSTEM_MESSAGE,
     )
-    error = Error(compat.NODE_AWAY, "its node or the server was started again")
-    return compat.built_message(metadata, error=error)
+    return compat.built_message(metadata, error=Error(code, text))
 
 
 # --- at the bank ---------------------------------------------------------------------------------
