@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -65,13 +66,14 @@ def fedsys_rounds(folder: Path, rounds: int, rows: int) -> tuple[list[float], fl
 
     Leaves each bank's prepared rows behind, as an .npz.
     """
-    from fedsys.federation.demo import data as demo_data
-    from fedsys.federation.demo.run import run as demo
+    from fedsys.federation.demo import fraud
+    from fedsys.federation.demo import run as demo
     from fedsys.federation.jobs.folder import TO_RUN, submit
 
-    demo_data.MADE_UP = rows
-    made = demo.set_up(folder, BANKS, None)
-    request = demo.fraud_request(rounds + 1)
+    fraud.MADE_UP = rows
+    shown = fraud.fraud(BANKS)
+    made = demo.set_up(shown, folder)
+    request = replace(shown.request, rounds=rounds + 1)
     with demo.running(made, lambda line: None) as processes:
         job = submit(made.home, request)
         end = time.monotonic() + PATIENCE

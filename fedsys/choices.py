@@ -84,6 +84,8 @@ def plain(value: Any) -> dict[str, Any]:
             item = field.metadata["family"].encode(item)
         elif dataclasses.is_dataclass(item):
             item = plain(item)
+        elif isinstance(item, tuple):
+            item = list(item)
         elif type(item) is int and float in (hint, *typing.get_args(hint)):
             item = float(item)  # as `build` reads it: 1 and 1.0 are the same experiment
         table[field.name] = item
@@ -93,7 +95,8 @@ def plain(value: Any) -> dict[str, Any]:
 def build(type_: type, given: Mapping[str, Any], place: str, *, of: str = "") -> Any:
     """Makes a dataclass from a table, or says what is wrong and where.
 
-    Fields are plain values, dataclasses (tables), or values of the family in their metadata.
+    Fields are plain values, tuples of texts, dataclasses (tables), or values of the family in
+    their metadata.
     """
     if not isinstance(given, Mapping):
         raise UsageError(f"{place} must be a table, not {given!r}")
@@ -128,7 +131,9 @@ def build(type_: type, given: Mapping[str, Any], place: str, *, of: str = "") ->
 
 
 def convert(item: Any, hint: Any, place: str) -> Any:
-    """`item` as the plain type `hint` (str, int, float, bool, or one of those or None)."""
+    """`item` as the plain type `hint`: str, int, float, bool, one of them or None, or texts."""
+    if hint == tuple[str, ...]:
+        return _texts(item, place)
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     wanted = [option for option in options if option is not types.NoneType]
     if item is None or (isinstance(item, Text) and item == "none"):
@@ -145,6 +150,14 @@ def convert(item: Any, hint: Any, place: str) -> Any:
         elif type(item) is option:
             return item
     raise UsageError(f"{place} must be {_named(wanted)}, not {item!r}")
+
+
+def _texts(item: Any, place: str) -> tuple[str, ...]:
+    """Several texts; on a command line with commas between them."""
+    texts = item.split(",") if isinstance(item, Text) else item
+    if not isinstance(texts, (list, tuple)) or not all(type(text) is str for text in texts):
+        raise UsageError(f"{place} must be a list of texts, not {item!r}")
+    return tuple(texts)
 
 
 def _choose(field: dataclasses.Field[Any], item: Any, place: str) -> Any:

@@ -24,10 +24,12 @@ KEYS = {
     "task": (
         "task",
         "NAME",
-        "What is learned: digits, fashion-mnist, credit-default, heart, table, synthetic, or "
-        "my_file.py:my_task [digits].",
+        "What is learned: digits, fashion-mnist, credit-default, heart, table, tables, synthetic, "
+        "or my_file.py:my_task [digits].",
     ),
     "data": ("task.data", "PATH", "Folder or file of the task's data."),
+    "schema": ("task.schema", "FILE", "Schema of the owners' tables, for tables."),
+    "source": ("task.sources", "FILE", "An owner's table, for tables. Repeatable."),
     "model": ("task.model", "NAME", "Which of the task's models."),
     "label": ("task.label", "COLUMN", "Label column of a table."),
     "client_column": ("task.client", "COLUMN", "Column that says whose a row is."),
@@ -61,6 +63,9 @@ KEYS = {
     "seed": ("seed", "N", "Of everything random [0]."),
 }
 """Options that say something about the experiment: its key, a placeholder, the help."""
+
+REPEATED = {"source"}
+"""Those that may be given several times."""
 
 WIDE = 200
 """Letters in a line where there is no terminal to say."""
@@ -102,7 +107,9 @@ def command(context: click.Context) -> None:
 def _experiment_options(function: Any) -> Any:
     for name, (_, metavar, text) in reversed(KEYS.items()):
         option = f"--{name.replace('_', '-')}"
-        function = click.option(option, name, metavar=metavar, help=text)(function)
+        repeated = name in REPEATED
+        add = click.option(option, name, metavar=metavar, help=text, multiple=repeated)
+        function = add(function)
     return function
 
 
@@ -147,7 +154,7 @@ def simulate(
     as_json: bool,
     quiet: bool,
     out: Path,
-    **options: str | None,
+    **options: Any,
 ) -> int:
     """Simulates a federation on this machine.
 
@@ -178,7 +185,7 @@ def simulate(
 
     console = Console(quiet=quiet, as_json=as_json)
     # In the order of KEYS, not as typed: a task's name comes before its options.
-    given = {key: value for key in KEYS if (value := options[key]) is not None}
+    given = {key: value for key in KEYS if (value := options[key]) not in (None, ())}
     with console:
         if resume is not None:
             run = _resume(resume, file, settings, given, engine, workers, out, console)
@@ -206,7 +213,7 @@ def _resume(
     name: str,
     file: Path | None,
     settings: tuple[str, ...],
-    given: dict[str, str],
+    given: dict[str, Any],
     engine: str | None,
     workers: int | None,
     out: Path,
@@ -230,14 +237,15 @@ def _resume(
     return go_on(name, rounds=rounds, out=out, engine=choice, workers=workers, watcher=console)
 
 
-def _experiment(file: Path | None, given: dict[str, str], settings: tuple[str, ...]) -> Experiment:
+def _experiment(file: Path | None, given: dict[str, Any], settings: tuple[str, ...]) -> Experiment:
     """The experiment that a file says, with the options put over it."""
     from fedsys.choices import Text
     from fedsys.experiment import Experiment, merged, read_table
 
     table = {**Experiment().table(), **(read_table(file) if file else {})}
     for name, value in given.items():
-        table = merged(table, KEYS[name][0], Text(value))
+        said = Text(value) if isinstance(value, str) else list(value)
+        table = merged(table, KEYS[name][0], said)
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:

@@ -88,7 +88,7 @@ class Task:
 class TaskSpec(Protocol):
     """A task as an experiment names it: options now, data and model when it is loaded.
 
-    A spec is a frozen dataclass of plain values (str, int, float, bool, None).
+    A spec is a frozen dataclass of plain values (str, int, float, bool, None, tuples of str).
     """
 
     def load(self) -> Task:

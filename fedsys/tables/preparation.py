@@ -18,7 +18,7 @@ import numpy as np
 from fedsys.errors import DataError
 from fedsys.tables.cells import NONE
 from fedsys.tables.rows import Rows, usable
-from fedsys.tables.schema import CATEGORY, YES_NO, Column, Schema, digest, is_number
+from fedsys.tables.schema import CATEGORY, LARGEST, YES_NO, Column, Schema, digest, is_number
 from fedsys.tables.sources import Source
 from fedsys.tables.summary import Summary
 from fedsys.task import Examples
@@ -155,7 +155,8 @@ def _fill_category(column: Column) -> int:
 def _scaling(column: Column, summary: Summary) -> Scaling:
     rule, value = column.missing.rule, column.missing.value
     if rule not in ("mean", "median") and not summary.numbers[column.name].moments.count:
-        return Scaling(0.0, 1.0, float(value or 0))  # nobody has values, and nothing needs them
+        # Nobody has values, so nobody knows what one means: the input is 0, even should some come.
+        return Scaling(float(value or 0), LARGEST, float(value or 0))
     mean, deviation = summary.mean(column.name), summary.deviation(column.name)
     scale = deviation if deviation > _STEADY * max(1.0, abs(mean)) else 1.0
     if rule == "median":

@@ -17,6 +17,7 @@ from fedsys.tasks.fashion_mnist import FashionMnist
 from fedsys.tasks.heart import Heart
 from fedsys.tasks.synthetic import Synthetic
 from fedsys.tasks.table import Table
+from fedsys.tasks.tables import Tables
 from fedsys.tasks.user import UserTask, is_user_task, parse_user_task
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Heart",
     "Synthetic",
     "Table",
+    "Tables",
     "UserTask",
 ]
 
@@ -66,5 +68,6 @@ TASKS = TaskFamily(
         "heart": Heart,
         "synthetic": Synthetic,
         "table": Table,
+        "tables": Tables,
     },
 )

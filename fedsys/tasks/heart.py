@@ -16,13 +16,17 @@ from fedsys.errors import DataError
 from fedsys.task import Examples, Task
 from fedsys.tasks import files, models
 
-_CENTRES = ("cleveland", "hungarian", "switzerland", "va")
-_NAMES = tuple(f"processed.{centre}.data" for centre in _CENTRES)
+CENTRES = ("cleveland", "hungarian", "switzerland", "va")
+COLUMNS = (
+    *("age", "sex", "cp", "trestbps", "chol", "fbs", "restecg", "thalach", "exang", "oldpeak"),
+    *("slope", "ca", "thal", "num"),
+)
+"""Of a line: 13 measurements and the diagnosis, 0 to 4."""
+
+_NAMES = tuple(f"processed.{centre}.data" for centre in CENTRES)
 _REMEDY = f"pass --data FOLDER that holds {', '.join(_NAMES)}"
-_VALUES = 14  # in a line: 13 measurements and the diagnosis
 _NUMBERS = (0, 1, 3, 4, 5, 7, 8, 9)  # columns used as they are; 10, 11, 12 are mostly missing
 _CODES = (2, 6)  # chest pain and resting electrocardiogram: one input a code but the first
-_COLUMNS = ("age", "sex", "cp", "trestbps", "chol", "fbs", "restecg", "thalach", "exang", "oldpeak")
 _INPUTS = 13
 
 
@@ -42,9 +46,8 @@ class Heart:
 
     def load(self) -> Task:
         """Reads the files. Raises DataError when one is missing, damaged or of another kind."""
-        data = files.given(self.data, "heart", f"FOLDER that holds {', '.join(_NAMES)}")
-        files.check_folder(data, "task.data", _REMEDY)
-        centres = [_complete_rows(files.join(data, name)) for name in _NAMES]
+        found = read_hospitals(self.data)
+        centres = [_complete_rows(*one) for one in zip(found.values(), _NAMES, strict=True)]
         features, names = _features(np.concatenate(centres))
         labels = np.concatenate([rows[:, -1] > 0 for rows in centres]).astype(np.int64)
         owners = np.repeat(np.arange(len(centres)), [len(rows) for rows in centres])
@@ -63,42 +66,60 @@ class Heart:
             objective="binary",
             client_test=Examples(by_centre[in_test], labels[in_test], owners[in_test]),
             classes=("healthy", "disease"),
-            owners=_CENTRES,
+            owners=CENTRES,
             prepared={
                 "columns": names,
                 **_recorded(pooled),
-                "owners": {name: _recorded(part) for name, part in zip(_CENTRES, own, strict=True)},
+                "owners": {name: _recorded(part) for name, part in zip(CENTRES, own, strict=True)},
             },
         )
 
 
-def _complete_rows(source: str) -> np.ndarray:
-    """[patients, 11] float64: columns 0 to 9 and the diagnosis, of patients who lack none."""
-    text = files.read(source, "task.data", _REMEDY).decode("utf-8", errors="replace")
-    lines = text.splitlines()
+def read_hospitals(data: str | None, place: str = "task.data") -> dict[str, np.ndarray]:
+    """Hospital -> [patients, 14] float64, all `COLUMNS` as its file has them, NaN where missing.
+
+    data: the folder or web address of the four files. place: what a DataError is about.
+    """
+    data = files.given(data, "heart", f"FOLDER that holds {', '.join(_NAMES)}", place)
+    files.check_folder(data, place, _REMEDY)
+    found = (_rows(files.join(data, name), place) for name in _NAMES)
+    return dict(zip(CENTRES, found, strict=True))
+
+
+def _rows(source: str, place: str) -> np.ndarray:
+    """[patients, 14] float64 of one hospital's file."""
+    text = files.read(source, place, _REMEDY).decode("utf-8", errors="replace")
+    where = f"{place}: {source!r}"
     rows = [
-        _values(line, number, source) for number, line in enumerate(lines, start=1) if line.strip()
+        _values(line, f"{where}, line {number}")
+        for number, line in enumerate(text.splitlines(), start=1)
+        if line.strip()
     ]
-    used = np.array(rows).reshape(-1, _VALUES)[:, [*range(10), 13]]
+    return np.array(rows).reshape(-1, len(COLUMNS))
+
+
+def _complete_rows(rows: np.ndarray, file: str) -> np.ndarray:
+    """[patients, 11] float64: columns 0 to 9 and the diagnosis, of patients who lack none."""
+    used = rows[:, [*range(10), 13]]
     complete = used[~np.isnan(used).any(axis=1)]
     if len(complete) < 2:
         raise DataError(
-            f"task.data: {source!r} holds {len(complete)} complete rows, needs 2 or more; {_REMEDY}"
+            f"task.data: {file!r} holds {len(complete)} complete rows, needs 2 or more; {_REMEDY}"
         )
     return complete
 
 
-def _values(line: str, number: int, source: str) -> list[float]:
+def _values(line: str, where: str) -> list[float]:
     cells = [cell.strip() for cell in line.split(",")]
-    if len(cells) != _VALUES:
+    if len(cells) != len(COLUMNS):
         raise DataError(
-            f"task.data: {source!r}, line {number}: expected {_VALUES} values, found {len(cells)}; "
+            f"{where}: expected {len(COLUMNS)} values, found {len(cells)}; "
             "copy or download it again"
         )
-    return [_value(cell, number, source) for cell in cells]
+    return [_value(cell, where) for cell in cells]
 
 
-def _value(cell: str, number: int, source: str) -> float:
+def _value(cell: str, where: str) -> float:
     """A number; NaN for a missing one ('?' at UCI, nothing or 'NaN' in copies)."""
     if cell in ("?", ""):
         return math.nan
@@ -107,21 +128,18 @@ def _value(cell: str, number: int, source: str) -> float:
     except ValueError:
         value = math.inf
     if math.isinf(value):
-        raise DataError(
-            f"task.data: {source!r}, line {number}: {cell!r} is no finite number; "
-            "copy or download it again"
-        )
+        raise DataError(f"{where}: {cell!r} is no finite number; copy or download it again")
     return value
 
 
 def _features(rows: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """[patients, 13] float64 and the names: the numbers, then one column a code but the first."""
     parts = [rows[:, list(_NUMBERS)]]
-    names = [_COLUMNS[number] for number in _NUMBERS]
+    names = [COLUMNS[number] for number in _NUMBERS]
     for code in _CODES:
         levels = np.unique(rows[:, code])[1:]
         parts.append((rows[:, [code]] == levels).astype(np.float64))
-        names += [f"{_COLUMNS[code]}={level:g}" for level in levels]
+        names += [f"{COLUMNS[code]}={level:g}" for level in levels]
     if len(names) != _INPUTS:
         raise DataError(
             f"task.data: {len(names)} inputs ({', '.join(names)}) instead of {_INPUTS}: the files "

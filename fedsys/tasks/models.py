@@ -11,6 +11,7 @@ needs it, so that all models of a task read the same array.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fedsys.errors import UsageError, nearest
@@ -41,6 +42,10 @@ def logistic(shape: Shape, outputs: int = 1) -> keras.Model:
     With an output for every class it is multinomial logistic (softmax) regression.
     """
     return _dense(shape, outputs, (), "logistic")
+
+
+TABULAR: Models = {"mlp": partial(mlp, hidden=(64, 32)), "logistic": logistic}
+"""For rows of columns, in a table and at a bank: shape and number of outputs -> model."""
 
 
 def uniform_logistic(shape: Shape) -> keras.Model:

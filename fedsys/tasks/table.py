@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,15 +13,8 @@ from fedsys.task import Examples, Task
 from fedsys.tasks import frames, inputs, models, splits
 from fedsys.tasks.frames import Frame
 
-if TYPE_CHECKING:
-    import keras
-
 _WORDS = 32  # different words of a column that become inputs; more is a name or a number of sorts
 _CLASSES = 100  # different labels that are classes; more is a quantity or a name
-_MODELS: dict[str, Callable[[models.Shape, int], keras.Model]] = {
-    "mlp": partial(models.mlp, hidden=(64, 32)),
-    "logistic": models.logistic,
-}
 _REMEDY = "give the path of a CSV or Parquet file"
 
 
@@ -48,7 +40,7 @@ class Table:
     test: float = 0.2
 
     def __post_init__(self) -> None:
-        models.check_model(self.model, _MODELS, "table")
+        models.check_model(self.model, models.TABULAR, "table")
         if not 0 < self.test < 1:
             raise UsageError(f"task.test: must be between 0 and 1, got {self.test}")
         if self.label == self.client:
@@ -85,7 +77,7 @@ class Table:
         outputs = len(classes) if objective == "classes" else 1
         return Task(
             name="table",
-            model=partial(_MODELS[self.model], every.inputs.shape[1:], outputs),
+            model=partial(models.TABULAR[self.model], every.inputs.shape[1:], outputs),
             train=mine,
             test=splits.take(every, test),
             objective=objective,

@@ -17,15 +17,15 @@ import pytest
 
 pytest.importorskip("flwr", reason="Flower is not installed")
 
-from fedsys.federation.demo.data import LABEL, customers
+from fedsys.federation.demo import fraud
+from fedsys.federation.demo.fraud import LABEL, customers
 from fedsys.federation.demo.run import running, set_up
 from fedsys.federation.jobs.folder import DONE, PAUSED, TO_RUN, submit
 from fedsys.federation.jobs.request import Request
 from fedsys.federation.jobs.run import read_result
 from fedsys.local import Local
 from fedsys.strategies import FedAvg, Scaffold
-from fedsys.tables import Preparation, prepare
-from fedsys.task import Examples, Task
+from fedsys.tables import Preparation, task_of_sources
 from tests.flower.deployed import alive, children
 
 WAIT = 300.0
@@ -43,13 +43,11 @@ def until(happened):
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     """Three banks with a few hundred made-up customers each."""
-    from fedsys.federation.demo import data as demo_data
-
-    before, demo_data.MADE_UP = demo_data.MADE_UP, 900
+    before, fraud.MADE_UP = fraud.MADE_UP, 900
     try:
-        return set_up(tmp_path_factory.mktemp("federation"), 3, None)
+        return set_up(fraud.fraud(3), tmp_path_factory.mktemp("federation"))
     finally:
-        demo_data.MADE_UP = before
+        fraud.MADE_UP = before
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +101,13 @@ def simulated(demo, job, folder):
 
     request, schema = job.request, demo.home.schema
     table = json.loads((demo.home.folder / "preparation.json").read_text())
-    made = Preparation.of(table, schema)
-    parts = [prepare(bank.source(), schema, made).examples for bank in demo.banks.values()]
-    train = Examples(
-        np.concatenate([part.inputs for part in parts]),
-        np.concatenate([part.labels for part in parts]),
-        np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
+    sources = {name: bank.source() for name, bank in demo.banks.items()}
+    task = task_of_sources(
+        schema,
+        sources,
+        partial(request.build, schema),
+        preparation=Preparation.of(table, schema),
     )
-    task = Task("banks", partial(request.build, schema), train, train, schema.objective)
     run = fedsys.simulate(request.experiment, task=task, folder=folder)
     import keras
 

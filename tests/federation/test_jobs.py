@@ -3,7 +3,7 @@
 import pytest
 
 from fedsys.errors import DataError, StorageError, UsageError
-from fedsys.federation.demo.data import SCHEMA
+from fedsys.federation.demo.fraud import SCHEMA
 from fedsys.federation.home import Facts, Home
 from fedsys.federation.jobs.folder import (
     DONE,

@@ -1,6 +1,6 @@
-"""The command `fedsys demo`.
+"""The commands `fedsys demo fraud` and `fedsys demo heart`.
 
-What it does is imported when it is called, so that the command line's help stays quick.
+What they do is imported when they are called, so that the command line's help stays quick.
 """
 
 from __future__ import annotations
@@ -10,19 +10,29 @@ import signal
 import tempfile
 import time
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from fedsys.federation.demo.run import Outcome
+    from fedsys.federation.demo.shown import Demo
 
 _PATH: Any = click.Path(path_type=Path)
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
-_QUIET = click.option("--quiet", is_flag=True, help="No progress.")
-PLACES = (Path("data/credit-default"), Path("credit-default"))
-"""Where the data of the demonstration is looked for, from the working directory."""
+_OPTIONS = (
+    click.option("--rounds", type=click.IntRange(1), default=20, metavar="N", help="Rounds [20]."),
+    click.option("--keep", type=_PATH, metavar="DIR",
+                 help="Keep all folders there, which the demonstration else deletes."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end."),
+    click.option("--quiet", is_flag=True, help="No progress."),
+)  # fmt: skip
+
+
+def _with_options(function: Any) -> Any:
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
 
 
 @click.group()
@@ -37,26 +47,45 @@ def demo() -> None:
     metavar="PATH",
     help="UCI_Credit_Card.csv or its folder [data/credit-default, else made-up customers].",
 )
-@click.option("--rounds", type=click.IntRange(1), default=20, metavar="N", help="Rounds [20].")
-@click.option("--keep", type=_PATH, metavar="DIR",
-              help="Keep all folders there, which the demonstration else deletes.")  # fmt: skip
-@_JSON
-@_QUIET
-def fraud(
-    banks: int, data: str | None, rounds: int, keep: Path | None, as_json: bool, quiet: bool
-) -> int:
+@_with_options
+def fraud(banks: int, data: str | None, **options: Any) -> int:
     """Banks with customers of different kinds learn together who will not pay.
 
     Server and banks are real processes on loopback, with TLS and node keys. At the end: what each
     bank comes to alone, all together, and what one would with all rows in one place.
     """
+    from fedsys.federation.demo.fraud import fraud as among
+
+    return _shown(among(banks), data, **options)
+
+
+@demo.command()
+@click.option(
+    "--data", metavar="DIR", help="Folder of UCI's four processed.*.data files [data/heart]."
+)
+@_with_options
+def heart(data: str | None, **options: Any) -> int:
+    """Four hospitals, each with gaps of its own, learn together whose heart is diseased.
+
+    As in `fraud`, with real processes; each of the four files of UCI's heart disease data is a
+    hospital.
+    """
+    from fedsys.federation.demo.heart import HEART
+
+    return _shown(HEART, data, **options)
+
+
+def _shown(
+    demo: Demo, data: str | None, rounds: int, keep: Path | None, as_json: bool, quiet: bool
+) -> int:
+    """Runs a demonstration, and prints what came of it."""
     from fedsys.federation.demo.run import run_demo
 
     signal.signal(signal.SIGTERM, _interrupt)  # so that nothing is left behind then, either
-    found = data or next((str(place) for place in PLACES if place.exists()), None)
+    demo = replace(demo, request=replace(demo.request, rounds=rounds))
     with _folder(keep) as folder:
-        outcome = run_demo(Path(folder), banks, found, rounds, _progress(quiet))
-    click.echo(json.dumps(outcome.table()) if as_json else outcome_text(outcome))
+        outcome = run_demo(demo, Path(folder), data or demo.at_hand, _progress(quiet))
+    click.echo(json.dumps(outcome.table()) if as_json else outcome.text())
     return 0
 
 
@@ -76,16 +105,3 @@ def _progress(quiet: bool) -> Any:
             click.echo(f"{time.monotonic() - begun:6.1f} s  {line}", err=True)
 
     return tell
-
-
-def outcome_text(outcome: Outcome) -> str:
-    """The demonstration's result as a table for people."""
-    rows = [(f"{name} alone", outcome.rows[name], auc) for name, auc in outcome.alone.items()]
-    every = sum(outcome.rows.values())
-    rows += [("federated", every, outcome.federated), ("pooled", every, outcome.pooled)]
-    width = max(len(name) for name, _, _ in rows)
-    lines = [f"{'':{width}}  customers    AUC"]
-    lines += [f"{name:{width}}  {count:9,}  {auc:.4f}" for name, count, auc in rows]
-    return "\n".join(
-        [*lines, f"{outcome.source}; {outcome.rounds} rounds, {outcome.seconds:.0f} s"]
-    )

@@ -13,7 +13,8 @@ from flwr.app import ConfigRecord, RecordDict
 from fedsys.clients.bank.answers import Answers
 from fedsys.clients.bank.home import ALWAYS, ASK, BankHome, Facts
 from fedsys.errors import StorageError, UsageError
-from fedsys.federation.demo import data as demo_data
+from fedsys.federation.demo.fraud import SCHEMA, made_up
+from fedsys.federation.demo.shown import write_rows
 from fedsys.federation.jobs.messages import (
     JOB,
     ask_for_statistics,
@@ -30,15 +31,14 @@ from fedsys.tables import Preparation, summarise
 from fedsys.trust.jobs import Job, sign_job
 from fedsys.trust.keys import make_keys
 
-SCHEMA = demo_data.SCHEMA
 REQUEST = Request(name="one", local=Local(epochs=1, batch=32), quorum=2)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bank")
-    found = demo_data.made_up(200)
-    demo_data.write_rows(found, np.arange(200), folder / "rows.csv")
+    found = made_up(200)
+    write_rows(found, np.arange(200), folder / "rows.csv")
     return folder
 
 

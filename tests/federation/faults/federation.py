@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fedsys.clients.bank.home import BankHome
-from fedsys.federation.demo import data as demo_data
+from fedsys.federation.demo import fraud
 from fedsys.federation.demo.run import set_up
 from fedsys.federation.home import Home
 from fedsys.federation.jobs.folder import TO_RUN, JobFolder, submit
@@ -119,11 +119,11 @@ class Federation:
     """A coordinator and its banks. proxies: bank -> the line to its server."""
 
     def __init__(self, folder: Path, banks: int, rows: int = 600) -> None:
-        before, demo_data.MADE_UP = demo_data.MADE_UP, rows
+        before, fraud.MADE_UP = fraud.MADE_UP, rows
         try:
-            made = set_up(folder, banks, None)
+            made = set_up(fraud.fraud(banks), folder)
         finally:
-            demo_data.MADE_UP = before
+            fraud.MADE_UP = before
         self.demo = made
         self.home: Home = made.home
         self.names = list(made.banks)

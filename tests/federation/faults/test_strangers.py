@@ -13,7 +13,7 @@ import pytest
 
 from fedsys.clients.bank.home import BankHome
 from fedsys.clients.bank.home import Facts as BankFacts
-from fedsys.federation.demo.data import SCHEMA
+from fedsys.federation.demo.fraud import SCHEMA
 from fedsys.federation.home import Facts, Home
 from fedsys.flower.processes.superlink import LOOPBACK, free_port
 from fedsys.trust.identity import issue_server, make_authority, read_authority

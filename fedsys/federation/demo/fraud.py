@@ -8,13 +8,15 @@ told apart by the credit limit, as a savings bank, a retail bank and a private b
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from fedsys.errors import DataError, UsageError
-from fedsys.storage import storing
+from fedsys.federation.demo.shown import Demo, Shared, Table
+from fedsys.federation.jobs.request import Request
+from fedsys.local import Local
 from fedsys.tables import Column, Label, Missing, Schema
 from fedsys.tasks.splits import stratified
 
@@ -47,18 +49,7 @@ SCHEMA = Schema(
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Customers:
-    """Rows of all banks. columns: name -> [rows]; the label is 0 or 1. source: for people."""
-
-    columns: dict[str, np.ndarray]
-    source: str
-
-    def __len__(self) -> int:
-        return len(self.columns[LABEL])
-
-
-def customers(data: str | None) -> Customers:
+def customers(data: str | None) -> Table:
     """The rows of a file or of a folder that holds it, or made-up ones where None is given."""
     if data is None:
         return made_up(MADE_UP)
@@ -80,14 +71,16 @@ def customers(data: str | None) -> Customers:
         values = np.array(rows[1:], dtype=float)
     except ValueError:
         raise DataError(f"{path}: holds what is no number: is it {FILE} of UCI?") from None
+    if not len(values):
+        raise DataError(f"{path}: has a header but no rows: is it {FILE} of UCI?")
     wanted = (*CODES, *NUMBERS, LABEL)
     table = {name: values[:, header.index(name)] for name in wanted}
     if not np.isin(table[LABEL], (0, 1)).all():
         raise DataError(f"{path}: column {LABEL!r} holds more than 0 and 1")
-    return Customers(table, f"{len(values):,} customers of {path.name}")
+    return Table(table, f"{len(values):,} customers of {path.name}")
 
 
-def made_up(rows: int, seed: int = 0) -> Customers:
+def made_up(rows: int, seed: int = 0) -> Table:
     """Customers in the same columns, whose risk follows limit, delays and bills."""
     rng = np.random.default_rng(seed)
     limit = np.exp(rng.normal(11.8, 0.8, rows)).round(-4).clip(10_000, 800_000)
@@ -108,10 +101,10 @@ def made_up(rows: int, seed: int = 0) -> Customers:
         table[f"PAY_AMT{month}"] = (limit * paid).round()
     curved = 1.1 * risk + 0.5 * (risk > 1) * (table["PAY_0"] > 0) - 0.02 * (table["AGE"] - 35)
     table[LABEL] = (rng.random(rows) < 1 / (1 + np.exp(1.8 - curved))).astype(float)
-    return Customers(table, f"{rows:,} made-up customers (give --data for the real ones)")
+    return Table(table, f"{rows:,} made-up customers (give --data for the real ones)")
 
 
-def divide(found: Customers, banks: int) -> tuple[list[np.ndarray], np.ndarray]:
+def divide(found: Table, banks: int) -> tuple[list[np.ndarray], np.ndarray]:
     """Row numbers of each bank, and of the customers that are kept for the test.
 
     Banks have customers of rising credit limits, as many each. The test has all kinds.
@@ -123,16 +116,29 @@ def divide(found: Customers, banks: int) -> tuple[list[np.ndarray], np.ndarray]:
     return [np.sort(part) for part in np.array_split(ordered, banks)], test
 
 
-def write_rows(found: Customers, rows: np.ndarray, path: Path) -> None:
-    """Writes some customers as a CSV file."""
-    names = list(found.columns)
-    table = np.column_stack([found.columns[name][rows] for name in names])
-    with storing(path), open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(names)
-        writer.writerows([[f"{value:.10g}" for value in row] for row in table])
-
-
 def bank_names(banks: int) -> list[str]:
     """bank-a, bank-b, ..."""
     return [f"bank-{chr(ord('a') + number)}" for number in range(banks)]
+
+
+def read(data: str | None, banks: int) -> Shared:
+    """The customers of so many banks, and those kept for the test."""
+    found = customers(data)
+    parts, test = divide(found, banks)
+    return Shared(found, dict(zip(bank_names(banks), parts, strict=True)), test)
+
+
+def fraud(banks: int = 3) -> Demo:
+    """The demonstration: a network of 64 and 32 hidden units at so many banks."""
+    return Demo(
+        name="fraud",
+        owner="bank",
+        person="customer",
+        schema=SCHEMA,
+        request=Request(
+            name="fraud", rounds=20, local=Local(epochs=1, batch=32, rate=0.1), deadline=120.0
+        ),
+        tested="customers of all kinds",
+        places=("data/credit-default", "credit-default"),
+        read=partial(read, banks=banks),
+    )
