@@ -114,6 +114,7 @@ class _Nodes:
 
 def main(arguments: list[str]) -> None:
     """Serves as a child of another process, which is told by a file when banks can connect."""
+    from fedsys.federation.enrolment.door import OpenHome
     from fedsys.supervision import end_with_parent, say
 
     end_with_parent()
@@ -121,7 +122,7 @@ def main(arguments: list[str]) -> None:
     folder, ready = Path(arguments[0]), Path(arguments[1])
 
     try:
-        serve(Home.open(folder), say, lambda: _write_ready(ready))
+        serve(OpenHome.open(folder), say, lambda: _write_ready(ready))
     except KeyboardInterrupt:
         sys.exit(130)
     except FedsysError as error:

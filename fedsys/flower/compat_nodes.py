@@ -7,6 +7,7 @@ are used: they take a second, and most of fedsys needs none.
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,9 +20,14 @@ from typing import Any
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedsys.flower import compat  # noqa: F401  sets what Flower reads when it is imported
+from fedsys.flower.processes import binding
 
 QUICK_PULL = {"initial_backoff": 0.02, "backoff_cap": 0.5}
 """Seconds between looks for an object that is still being uploaded. Flower begins with 1."""
+
+
+AGAIN = 2
+"""How often a node signs a request that the guard refused: the first may have come late."""
 
 
 class Headers:
@@ -41,6 +47,9 @@ def run_superlink(arguments: Sequence[str], guard: Any, options: Mapping[str, An
     from flwr.superlink.cli.flower_superlink import flower_superlink
     from starlette.middleware import Middleware
 
+    # Flower refuses a clock that is 5 s ahead, and ends the node. The guard says what is wrong.
+    nodes: Any = import_module("flwr.superlink.routers.fleet.node_auth")
+    nodes.SYSTEM_TIME_TOLERANCE = binding.CLOCK
     extensions.get_middleware = lambda: (Middleware(guard, **options),)
     sys.argv = ["flower-superlink", *arguments]
     flower_superlink()
@@ -51,12 +60,13 @@ def run_supernode(
     sleep: Callable[[float], None],
     stale: int | None,
     activated: Callable[[int], None],
+    refused: Callable[[str], None],
 ) -> None:
-    """Is `flower-supernode`, without its long sleeps.
+    """Is `flower-supernode`, without its long sleeps, and with requests that count once.
 
     sleep: instead of `time.sleep` in its loop. stale: the id that this node had when it was killed:
     the server takes the node for active for another minute, so it is first deactivated with the
-    node's own key. activated: is told the node's id.
+    node's own key. activated: is told the node's id. refused: see `signing`.
     """
     from flwr.supernode.cli.flower_supernode import flower_supernode
 
@@ -66,7 +76,7 @@ def run_supernode(
     @contextmanager
     def connected(address: str, insecure: bool, authority: Any, keys: Any, *rest: Any) -> Any:
         if stale is not None:
-            _deactivate(address, authority, keys, stale)
+            _deactivate(fleet(address, authority, keys, refused), stale)
         with connect(address, insecure, authority, keys, *rest) as connection:
             activated(connection[0])
             yield connection
@@ -77,6 +87,8 @@ def run_supernode(
             _forget(state, object_store)
         return run_id
 
+    connection: Any = import_module("flwr.supernode.fleet_http_connection")
+    connection.NodeAuthHttpInterceptor = signing(refused)
     loop.http_request_response = connected
     loop._pull_and_store_message = received
     loop.time = SimpleNamespace(sleep=sleep)
@@ -98,14 +110,46 @@ def _forget(state: Any, store: Any) -> None:
         state.finish_task(task.task_id, sub_status=SubStatus.FAILED, details="the run ended")
 
 
-def _deactivate(address: str, authority: Any, keys: Any, node: int) -> None:
-    import httpx
-    from flwr.proto.fleet_pb2 import DeactivateNodeRequest
-    from flwr.supernode.fleet_http_client import FleetHttpClient
+def signing(refused: Callable[[str], None]) -> Any:
+    """A class in place of Flower's that signs a node's requests: it signs them our way, too.
+
+    refused: hears why the guard lets nothing of this node in, in a word of `binding.Fault`.
+    """
     from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-    interceptors = [version("SuperNode"), NodeAuthHttpInterceptor(*keys)]
-    client = FleetHttpClient.from_server_address(address, False, authority, interceptors)
+    class Signing(NodeAuthHttpInterceptor):
+        def intercept(self, context: Any, call_next: Any) -> Any:
+            request = context.request
+            bare, digest = request.headers.copy(), hashlib.sha256(request.content).digest()
+            asked = request.method.encode() + b" " + request.url.raw_path
+            for _ in range(AGAIN):
+                stamp = binding.stamped(self._private_key, asked, digest)
+                request.headers = bare.copy()
+                request.headers[binding.HEADER] = stamp.text()
+                answer = super().intercept(context, call_next)
+                if binding.REFUSED not in answer.headers:
+                    return answer
+            refused(answer.headers[binding.REFUSED])
+            return answer
+
+    return Signing
+
+
+def fleet(address: str, authority: Any, keys: Any, refused: Callable[[str], None]) -> Any:
+    """A client of the SuperLink's Fleet API, as a node has it; use it in a `with`.
+
+    authority: the CA's certificate as a PEM. keys: the node's private and public key.
+    """
+    from flwr.supernode.fleet_http_client import FleetHttpClient
+
+    interceptors = [version("SuperNode"), signing(refused)(*keys)]
+    return FleetHttpClient.from_server_address(address, False, authority, interceptors)
+
+
+def _deactivate(client: Any, node: int) -> None:
+    import httpx
+    from flwr.proto.fleet_pb2 import DeactivateNodeRequest
+
     with client, suppress(httpx.HTTPError):  # not active, or no longer known: not in the way
         client.DeactivateNode(DeactivateNodeRequest(node_id=node))
 

@@ -10,6 +10,7 @@ import uvicorn
 
 from fedsys.federation.enrolment.desk import Desk
 from fedsys.federation.enrolment.door import Door
+from fedsys.federation.enrolment.nodes import Nodes
 from fedsys.federation.home import Facts, Home
 from fedsys.flower.processes.superlink import LOOPBACK, free_port
 from fedsys.tables import Column, Label, Schema
@@ -62,7 +63,7 @@ def open_door(
         authority = read_authority(home.folder / "authority").certificate
         identity = read_server(home.folder / "server", authority)
     config = uvicorn.Config(
-        Door(behind, SECRET, desk),
+        Door(behind, SECRET, desk, Nodes(home)),
         host=host,
         port=home.facts.port,
         ssl_certfile=str(identity.certificate_path),

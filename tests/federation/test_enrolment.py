@@ -1,5 +1,7 @@
 """Banks enrol over TLS at the coordinator's desk; what is not right is refused and written down."""
 
+import base64
+import hashlib
 import http.client
 import json
 import socket
@@ -23,7 +25,10 @@ from fedsys.clients.bank.home import BankHome
 from fedsys.errors import FedsysError, IdentityError, NetworkError, UsageError
 from fedsys.federation.banks import Banks
 from fedsys.federation.enrolment.desk import ENROL, LONGEST, PATH, STANDING, Desk
+from fedsys.federation.enrolment.nodes import Nodes
 from fedsys.federation.enrolment.standing import Standings
+from fedsys.flower.processes.binding import HEADER, stamped
+from fedsys.flower.processes.guard import NODE
 from fedsys.flower.processes.superlink import LOOPBACK, free_port
 from fedsys.trust import canonical
 from fedsys.trust.events import Event
@@ -247,6 +252,17 @@ def test_a_replayed_word_counts_once(home, door, tmp_path):
     assert refusals(home) == [("bank-a", "identity")] * 2
 
 
+def test_a_replayed_enrolment_is_refused_and_changes_nothing(home, door, tmp_path):
+    token, keys = invited(home, "bank-a"), make_keys(tmp_path / "keys")
+    data = request(home, keys, token)
+    assert "error" not in door.answer(ENROL, data, "here")
+    assert "sent before" in door.answer(ENROL, data, "there")["error"]
+    assert refusals(home) == [("bank-a", "identity")]
+    again = request(home, keys, token)  # its answer was lost: the bank signs anew
+    assert "error" not in door.answer(ENROL, again, "here")
+    assert len(banks(home).all()) == 1
+
+
 def test_a_bank_speaks_in_its_own_name_alone(home, door, tmp_path):
     bank = enrol(invited(home, "bank-a"), tmp_path / "a").home
     enrol(invited(home, "bank-b"), tmp_path / "b")
@@ -317,7 +333,37 @@ def test_the_door_answers_its_own_and_leaves_the_rest_to_the_guard(home, door):
     assert status == 403 and json.loads(body)["code"] == "data"
     assert raw(home, "GET", "/health")[0] == 204
     assert raw(home, "POST", "/v1/control/list-nodes", b"")[0] == 403
-    assert raw(home, "POST", "/v1/fleet/activate-node", b"")[0] == 204
+    assert raw(home, "POST", "/v1/fleet/activate-node", b"")[0] == 403
+    assert refusals(home) == [("unknown", "data")] + [("unknown", "identity")] * 2
+
+
+def test_a_nodes_request_goes_by_once_and_in_its_banks_name(home, door, tmp_path):
+    bank = enrol(invited(home, "bank-a"), tmp_path / "a").home
+    path = "/v1/fleet/pull-messages"
+    digest = hashlib.sha256(b"body").digest()
+    stamp = stamped(bank.keys.node, b"POST " + path.encode(), digest).text()
+    key = base64.b64encode(bank.keys.node_public).decode()
+    headers = {NODE.decode(): key, HEADER: stamp}
+    assert raw(home, "POST", path, b"other", headers)[0] == 403
+    assert raw(home, "POST", path, b"body", headers)[0] == 204
+    assert raw(home, "POST", path, b"body", headers)[0] == 403
+    assert refusals(home) == [("bank-a", "identity")] * 2
+    enrol(invited(home, "bank-a"), tmp_path / "new")  # with other keys: the old are nobody's
+    stamp = stamped(bank.keys.node, b"POST " + path.encode(), digest).text()
+    assert raw(home, "POST", path, b"body", {**headers, HEADER: stamp})[0] == 403
+    assert refusals(home)[2:] == [("unknown", "identity")]
+
+
+def test_strangers_fill_neither_the_log_nor_a_banks_place_in_it(home):
+    nodes = Nodes(home)
+    for number in range(300):
+        nodes.note_refused("unknown", f"10.0.0.{number}")
+    assert len(refusals(home)) <= 61
+    nodes.note_refused("bank-a", "10.0.0.1")
+    assert refusals(home)[-1] == ("bank-a", "identity")
+    for _ in range(100):
+        nodes.note_refused("bank-a", "10.0.0.1")
+    assert len(refusals(home)) <= 72
 
 
 def test_a_large_body_is_not_read_to_its_end(home, door):

@@ -3,9 +3,11 @@
 Each message says which of our features breaks. All of it is reached through `compat_nodes.py`.
 """
 
+import hashlib
 import inspect
 import io
 import zipfile
+from contextlib import suppress
 from dataclasses import fields
 
 import numpy as np
@@ -13,12 +15,16 @@ import pytest
 
 pytest.importorskip("flwr", reason="Flower is not installed")
 
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsys.flower import compat_nodes
+from fedsys.flower.processes import binding
 from fedsys.flower.processes.bundle import bundle, bundle_hash
+from fedsys.flower.processes.guard import NODE
 
 SERVER = "fedsys federation serve"
 BANK = "fedsys bank join"
@@ -89,6 +95,66 @@ def test_a_node_may_deactivate_itself():
 
     assert hasattr(FleetHttpClient, "DeactivateNode"), f"{BANK}: locked out for a minute"
     assert parameters(NodeAuthHttpInterceptor) == ["private_key", "public_key"], BANK
+
+
+def test_a_nodes_requests_are_signed_by_a_class_that_is_replaced():
+    connection = compat_nodes.import_module("flwr.supernode.fleet_http_connection")
+    loop = compat_nodes.import_module("flwr.supernode.start_client_internal")
+    source = inspect.getsource(connection.http_request_response)
+    assert "NodeAuthHttpInterceptor(private_key, public_key)" in source, f"{BANK}: nobody gets in"
+    assert loop.http_request_response is connection.http_request_response, BANK
+
+
+def test_the_server_reads_a_nodes_key_and_time_as_the_guard_does():
+    from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
+    from flwr.superlink.routers.fleet import node_auth
+
+    assert FLEET_HTTP_PUBLIC_KEY_HEADER.encode() == NODE, f"{SERVER}: no node gets in"
+    source = inspect.getsource(node_auth.authenticate_node)
+    assert "request.headers[FLEET_HTTP_PUBLIC_KEY_HEADER], validate=True" in source, (
+        f"{SERVER}: the guard asks for one bank's signature, and Flower might take it for another's"
+    )
+    assert "not -SYSTEM_TIME_TOLERANCE" in source, f"{SERVER}: clocks that are ahead are refused"
+    assert node_auth.TIMESTAMP_TOLERANCE >= binding.CLOCK, f"{SERVER}: so are those behind"
+
+
+KEY = ec.generate_private_key(ec.SECP384R1())
+
+
+def heard(*answers):
+    """(stamps of a node's requests, what it was told) where the server answers so to a heartbeat.
+
+    answers: what each says of a fault, or ''.
+    """
+    from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+
+    stamps, told, left = [], [], list(answers)
+
+    def answer(request):
+        stamp = binding.read_stamp(request.headers[binding.HEADER].encode())
+        digest = hashlib.sha256(request.content).digest()
+        assert stamp.fits(KEY.public_key(), b"POST " + request.url.raw_path, digest)
+        assert request.headers[NODE.decode()]
+        stamps.append(stamp)
+        fault = left.pop(0)
+        return httpx.Response(
+            403 if fault else 200, headers={binding.REFUSED: fault} if fault else {}
+        )
+
+    client = compat_nodes.fleet("127.0.0.1:1", None, (KEY, KEY.public_key()), told.append)
+    client._client = httpx.Client(transport=httpx.MockTransport(answer))
+    with client, suppress(httpx.HTTPStatusError):
+        client.SendNodeHeartbeat(SendNodeHeartbeatRequest(heartbeat_interval=30.0))
+    assert not left
+    return stamps, told
+
+
+def test_every_request_of_a_node_is_signed_for_its_path_and_body_and_once():
+    assert heard("") != heard("")
+    (first, second), told = heard("replayed", "")
+    assert first.nonce != second.nonce
+    assert told == [], "what came late, or was sent before by another, is signed anew"
+    assert heard("clock 500", "clock 500")[1] == ["clock 500"]
 
 
 def test_clients_of_flowers_interfaces_are_made_as_here():

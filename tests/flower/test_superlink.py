@@ -15,12 +15,14 @@ import pytest
 
 pytest.importorskip("flwr", reason="Flower is not installed")
 
+from flwr.proto.fleet_pb2 import ActivateNodeRequest
+
 from fedsys.errors import NetworkError
 from fedsys.flower import compat_grid
 from fedsys.flower.processes.runtime import Access, admit_nodes
 from fedsys.flower.processes.superlink import answers, supervised
 from fedsys.trust.keys import make_keys
-from tests.flower.deployed import alive, superlink, until
+from tests.flower.deployed import alive, recorded, sent_again, superlink, until
 
 OTHER = "127.0.0.2"
 """An address of this machine that is not the loopback's first."""
@@ -115,8 +117,12 @@ def test_it_tells_its_makers_nothing(server, running):
 
 def test_it_is_started_again_with_what_it_knew(server, running, said, tmp_path):
     access = Access.of(server)
-    key = make_keys(tmp_path / "a").node_public
+    keys = make_keys(tmp_path / "a")
+    key = keys.node_public
     node = admit_nodes(access, [key])[key]
+    asked = ActivateNodeRequest(public_key=key, heartbeat_interval=30.0)
+    request = recorded(server, keys, lambda client: client.ActivateNode(asked))
+    assert sent_again(server, request) == (403, "replayed")
     killed = running.pid
     os.kill(killed, signal.SIGKILL)
     until(lambda: running.pid not in (killed, None))
@@ -124,6 +130,7 @@ def test_it_is_started_again_with_what_it_knew(server, running, said, tmp_path):
     with access.control() as control:
         assert compat_grid.registered(control)[key] == node
     assert said == ["Flower's server ended (SIGKILL); starting it again"]
+    assert sent_again(server, request) == (403, "replayed"), "a server that was killed knows it"
 
 
 def test_it_ends_with_the_process_that_started_it(tmp_path):

@@ -13,7 +13,7 @@ from fedsys.errors import IdentityError, NetworkError
 from fedsys.flower.processes.runtime import DeployedGrid
 from fedsys.flower.processes.superlink import free_port
 from fedsys.flower.processes.superlink import supervised as supervised_server
-from fedsys.flower.processes.supernode import probe, supervised
+from fedsys.flower.processes.supernode import NotLetIn, _why, probe, supervised
 from tests.flower.deployed import Bank, Deployed, alive, until
 
 
@@ -70,6 +70,38 @@ def test_a_node_that_is_not_approved_waits_and_comes_when_it_is(deployed, server
     finally:
         process.stop()
         deployed.banks.remove(bank)
+
+
+def test_a_node_whose_clock_is_wrong_is_told_by_how_much(deployed, server, tmp_path):
+    bank = Bank(tmp_path, deployed.server, ahead=900.0)
+    process = supervised(bank.node, bank.said.append)
+    begun = threading.Thread(target=process.__enter__)
+    begun.start()
+    try:
+        until(lambda: bank.said)
+        assert "this machine's clock differs from the coordinator's: it is" in bank.said[0]
+        assert "s ahead, of at most 120: timedatectl" in bank.said[0]
+        assert process.failure is None, "it is tried again until the clock is set"
+    finally:
+        process.stop()
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("refused: clock -130\n", "it is 130 s behind"),
+        ("refused: clock 900\n[code: 2004] x\n", "has not approved it"),
+        ("[code: 2004] x\nrefused: clock 900\n", "it is 900 s ahead"),
+        ("refused: replayed\n", "altered, or a second time"),
+        ("refused: altered\n", "altered, or a second time"),
+        ("refused: unsigned\n", "install the coordinator's fedsys"),
+        ("refused: unknown\n", "fedsys federation approve"),
+    ],
+)
+def test_why_the_guard_refuses_a_node_is_told_and_waited_for(deployed, said, words):
+    error = _why(deployed.banks[0].node, said)
+    assert isinstance(error, NotLetIn)
+    assert words in str(error)
 
 
 def test_a_node_waits_for_a_server_that_is_away(tmp_path):

@@ -1,6 +1,6 @@
 """The desk's door: the server's own port, beside Flower's three interfaces.
 
-    python -m fedsys.federation.enrolment.door FOLDER SECRET ARGUMENTS
+    python -m fedsys.federation.enrolment.door FOLDER SECRET SEEN ARGUMENTS
 
 is Flower's server, with the door.
 
@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from fedsys.federation.enrolment.desk import AUTHORITY, LONGEST, PATH, Desk
+from fedsys.federation.enrolment.nodes import Nodes
 from fedsys.federation.home import Home
+from fedsys.flower.processes.binding import Seen
 from fedsys.flower.processes.guard import App, Guard, Receive, Scope, Send
 from fedsys.flower.processes.superlink import SuperLink
 
@@ -27,10 +29,15 @@ SECONDS = 10.0
 
 
 class Door:
-    """An ASGI middleware. secret: see `Guard`."""
+    """An ASGI middleware. secret, seen: see `Guard`."""
 
-    def __init__(self, app: App, secret: str, desk: Desk) -> None:
-        self._guard, self._desk = Guard(app, secret), desk
+    def __init__(
+        self, app: App, secret: str, desk: Desk, nodes: Nodes, seen: Seen | None = None
+    ) -> None:
+        self._guard = Guard(
+            app, secret, seen=seen, bank_of=nodes.bank_of, refused=nodes.note_refused
+        )
+        self._desk = desk
         self._one = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,8 +116,10 @@ def main(arguments: list[str]) -> None:
 
     folder, *rest = arguments
     secret = Path(rest[0]).read_text("ascii").strip()
-    options: dict[str, Any] = {"secret": secret, "desk": Desk(Home.open(Path(folder)))}
-    compat_nodes.run_superlink(rest[1:], Door, options)
+    home, seen = Home.open(Path(folder)), Seen(Path(rest[1]))
+    nodes = Nodes(home)
+    options: dict[str, Any] = {"secret": secret, "desk": Desk(home), "nodes": nodes, "seen": seen}
+    compat_nodes.run_superlink(rest[2:], Door, options)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Flower's own processes, as our children: `python -m fedsys.flower.processes.launch KIND ...`.
 
-    superlink  SECRET           ARGUMENTS   secret: file of the coordinator's secret; see guard.py
+    superlink  SECRET  SEEN     ARGUMENTS   secret: file of the coordinator's secret; see guard.py
+                                            seen: file of what came before; see binding.py
     supernode  STALE  ACTIVATED ARGUMENTS   stale: id of the node that was killed, or '-';
                                             activated: file that says the process and its node
 
@@ -18,7 +19,7 @@ import traceback
 from pathlib import Path
 
 from fedsys.storage import write_atomic
-from fedsys.supervision import end_with_parent
+from fedsys.supervision import end_with_parent, say
 
 FIRST, GROWTH, LONGEST = 0.02, 1.1, 0.5
 """Seconds between two times that a node asks for messages: short at first, as in a round, then
@@ -50,10 +51,12 @@ def main(arguments: list[str]) -> None:
 
     program, *rest = arguments
     if program == "superlink":
+        from fedsys.flower.processes.binding import Seen
         from fedsys.flower.processes.guard import Guard
 
         secret = Path(rest[0]).read_text("ascii").strip()
-        compat_nodes.run_superlink(rest[1:], Guard, {"secret": secret})
+        options = {"secret": secret, "seen": Seen(Path(rest[1]))}
+        compat_nodes.run_superlink(rest[2:], Guard, options)
     else:
         stale = None if rest[0] == "-" else int(rest[0])
 
@@ -62,9 +65,15 @@ def main(arguments: list[str]) -> None:
             write_atomic(Path(rest[1]), [said.encode()])
 
         try:
-            compat_nodes.run_supernode(rest[2:], Pauses(), stale, activated)
+            compat_nodes.run_supernode(rest[2:], Pauses(), stale, activated, _end_refused)
         finally:
             _end_at_once()
+
+
+def _end_refused(said: str) -> None:
+    """Ends a node of which the guard lets nothing in: its agent says why, and starts it again."""
+    say(f"refused: {said}")
+    os._exit(1)
 
 
 def _end_at_once() -> None:

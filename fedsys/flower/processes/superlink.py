@@ -51,6 +51,11 @@ class SuperLink:
     def log(self) -> Path:
         return self.folder / "superlink.log"
 
+    @property
+    def seen(self) -> Path:
+        """The nonces of nodes' requests; see binding.py."""
+        return self.folder / "requests.seen"
+
     def command(self) -> list[str]:
         """Of the process, with Flower's own options."""
         return [
@@ -60,6 +65,7 @@ class SuperLink:
                 "fedsys.flower.processes.launch",
                 "superlink",
                 str(self.secret),
+                str(self.seen),
             ),
             *("--host", self.listen, "--port", str(self.port)),
             *("--ssl-ca-certfile", str(self.authority)),

@@ -8,6 +8,7 @@ messages on this machine; see `runtime.py`.
 from __future__ import annotations
 
 import json
+import re
 import socket
 import ssl
 import sys
@@ -18,12 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedsys.errors import EngineError, FedsysError, IdentityError, NetworkError
+from fedsys.flower.processes.binding import CLOCK, Fault
 from fedsys.flower.processes.superlink import LOOPBACK, variables
 from fedsys.supervision import Supervised
 
 PROBE_SECONDS = 5.0
 PAUSE_SECONDS = 2.0
 """Between two looks for a server that is away."""
+_REFUSED = re.compile(r"refused: ([a-z]{1,20})(?: (-?[0-9]{1,12}))?\n")
+"""What the node says last where the guard lets nothing of it in; see `launch.py`."""
 
 
 @dataclass(frozen=True)
@@ -148,13 +152,33 @@ def _await_server(node: SuperNode, stopping: threading.Event, told: Callable[[st
 
 def _why(node: SuperNode, log: str) -> FedsysError | None:
     tail = log[-4000:]
+    refused = list(_REFUSED.finditer(tail))
+    if refused and refused[-1].start() > tail.rfind("[code: 2004]"):
+        return NotLetIn(f"{node.server}: {_refusal(refused[-1][1], int(refused[-1][2] or 0))}")
     if "[code: 2004]" in tail:
-        return NotLetIn(
-            f"{node.server}: does not let this bank in: its coordinator has not approved it "
-            "(fedsys federation approve), or it was running within the last minute elsewhere"
-        )
+        return NotLetIn(f"{node.server}: {_refusal(Fault.UNKNOWN, 0)}")
     if "CERTIFICATE_VERIFY_FAILED" in tail:
         return IdentityError(f"{node.server}: is not the federation's server: ask its coordinator")
     if "address already in use" in tail.lower():
         return EngineError(f"port {node.port} of this machine is in use: start again")
     return None
+
+
+def _refusal(fault: str, off: int) -> str:
+    """Why the guard lets nothing of a node in. off: seconds that its clock is ahead."""
+    if fault == Fault.CLOCK:
+        return (
+            f"this machine's clock differs from the coordinator's: it is {abs(off)} s "
+            f"{'ahead' if off > 0 else 'behind'}, of at most {CLOCK}: timedatectl set-ntp true"
+        )
+    if fault in (Fault.ALTERED, Fault.REPLAYED):
+        return (
+            "what this bank sends arrives there altered, or a second time: find out what stands "
+            "between, and tell the coordinator"
+        )
+    if fault == Fault.UNSIGNED:
+        return "wants requests that are signed in another way: install the coordinator's fedsys"
+    return (
+        "does not let this bank in: its coordinator has not approved it (fedsys federation "
+        "approve), or it was running within the last minute elsewhere"
+    )

@@ -1,4 +1,5 @@
-"""Rows 17 and 18 of the fault matrix: keys, certificates and ports that are not as they should be.
+"""Rows 17 to 19 of the fault matrix: keys, certificates, ports and requests that are not as they
+should be.
 
 Each is told apart, in one line that says what to do.
 """
@@ -9,16 +10,20 @@ import threading
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.node_pb2 import Node
 
 from fedsys.clients.bank.home import BankHome
 from fedsys.clients.bank.home import Facts as BankFacts
 from fedsys.federation.demo.fraud import SCHEMA
 from fedsys.federation.home import Facts, Home
+from fedsys.flower.processes.binding import HEADER
 from fedsys.flower.processes.superlink import LOOPBACK, free_port
 from fedsys.trust.identity import issue_server, make_authority, read_authority
-from tests.federation.faults.federation import Process, until
-from tests.flower.deployed import alive
+from tests.federation.faults.federation import Process, ended, lines, until
+from tests.flower.deployed import alive, recorded, sent_again
 
 
 @contextmanager
@@ -78,7 +83,9 @@ def test_an_unknown_key_another_authority_and_no_tls_are_told_apart(
         plain = stranger(f"{LOOPBACK}:{port}", ours, "does not speak TLS")
     assert "Traceback" not in unknown.text() + other.text() + plain.text()
     assert "bank-x" not in federation.home.folder.joinpath("banks.json").read_text()
-    observed(17, "unknown key: not let in, ask the coordinator; other CA: exit code 5, not the "
+    refused = federation.audited("request refused")[-1]["details"]
+    assert refused == {"bank": "unknown", "code": "identity"}
+    observed(17, "unknown key: not let in, audited; other CA: exit code 5, not the "
              "federation's server; no TLS: said so, and waited for")  # fmt: skip
 
 
@@ -102,8 +109,45 @@ def test_a_server_whose_certificate_is_out_of_date_does_not_start(tmp_path, obse
     observed(18, f"does not start, exit code 5: {server.text().strip()[-90:]}")
 
 
+def test_a_copied_or_altered_request_of_a_node_is_refused_while_its_bank_goes_on(
+    federation, observed
+):
+    server, bank = federation.home.server(), federation.bank("bank-a")
+    active = bank.node(free_port()).active()
+    beat = SendNodeHeartbeatRequest(node=Node(node_id=active[1]), heartbeat_interval=30.0)
+    before = len(federation.audited("request refused"))
+    job = federation.ask(rounds=1, quorum=3)
+
+    def ask(client):
+        return client.SendNodeHeartbeat(beat)
+
+    copied = recorded(server, bank.keys, ask)
+    assert sent_again(server, copied) == (403, "replayed")
+    held = recorded(server, bank.keys, ask, arrives=False)
+    bare = {name: value for name, value in held.headers.items() if name != HEADER}
+    assert sent_again(server, held, content=held.content + b"\0") == (403, "altered")
+    # This would take a message from the bank.
+    assert sent_again(server, held, path="/v1/fleet/pull-messages") == (403, "altered")
+    assert sent_again(server, held, headers=bare) == (403, "unsigned")
+    assert sent_again(server, held) == (200, ""), "as it was signed, and for the first time"
+    # Another bank's name, with a signature of one's own.
+    other = federation.bank("bank-b")
+    with pytest.raises(httpx.HTTPStatusError, match="401"):
+        recorded(server, other.keys, ask)
+
+    told = [entry["details"] for entry in federation.audited("request refused")[before:]]
+    assert told == [
+        *4 * [{"bank": "bank-a", "code": "identity"}], {"bank": "bank-b", "code": "identity"}
+    ]  # fmt: skip
+    assert ended(job) == "done", job.status.error
+    assert [line["admitted"] for line in lines(job)] == [3]
+    assert bank.node(free_port()).active() == active, "its node was not even started again"
+    observed(19, "403 and audited: copied, with another body, for another path, in another "
+             "bank's name; its bank goes on meanwhile")  # fmt: skip
+
+
 def test_what_a_node_signs_its_requests_with_is_seen_by_nobody(federation, observed):
-    """Row 19: a request that nobody else sees cannot be sent again by anybody else."""
+    """Row 19, too: what nobody sees cannot be copied."""
     with socket.create_connection((LOOPBACK, federation.home.facts.port), 10.0) as line:
         line.sendall(
             b"POST /v1/fleet/pull-messages HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
@@ -113,6 +157,6 @@ def test_what_a_node_signs_its_requests_with_is_seen_by_nobody(federation, obser
     logs = [path for process in federation.processes for path in process.folder.rglob("*.log")]
     assert len(logs) >= len(federation.processes)
     for path in logs:
-        assert b"flwr-signature" not in path.read_bytes().lower(), path
-    observed(19, "travels only inside TLS to the pinned authority, and is in no log; one that is "
-             "copied inside TLS would still count for 305 s, as in Flower: open")  # fmt: skip
+        written = path.read_bytes().lower()
+        assert b"flwr-signature" not in written and HEADER.encode() not in written, path
+    observed(19, "travels only inside TLS to the pinned authority, and is in no log")
