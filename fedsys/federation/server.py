@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from fedsys.errors import FedsysError, QuorumError, StorageError
 from fedsys.federation.banks import Bank, Banks
 from fedsys.federation.home import Home
 from fedsys.federation.jobs.folder import FAILED, PAUSED, JobFolder, next_job
+from fedsys.flower import compat_nodes
 from fedsys.flower.processes import superlink
 from fedsys.flower.processes.runtime import Access, DeployedGrid, admit_nodes
 from fedsys.trust.events import Event, code_of
@@ -48,10 +49,10 @@ def serve(
             ready()
             while True:
                 process.check()
-                banks, ids = nodes.current()
+                nodes.current()
                 job = next_job(home)
                 if job is not None:
-                    _run(home, job, banks, ids, grid, told)
+                    _run(home, job, nodes, grid, told)
                 elif until():
                     return
                 else:
@@ -61,8 +62,7 @@ def serve(
 def _run(
     home: Home,
     job: JobFolder,
-    banks: list[Bank],
-    nodes: Mapping[int, int],
+    nodes: _Nodes,
     grid: DeployedGrid,
     told: Callable[[str], None],
 ) -> None:
@@ -70,7 +70,7 @@ def _run(
 
     told(f"{job.name}: begins")
     try:
-        run_job(home, job, banks, nodes, grid, told)
+        run_job(home, job, nodes.current, grid, told)
         told(f"{job.name}: done")
     except Abandoned as error:
         _stopped(home, job, error, FAILED, told)
@@ -103,10 +103,15 @@ class _Nodes:
         self._ids: dict[int, int] = {}
 
     def current(self) -> tuple[list[Bank], dict[int, int]]:
-        """Banks, and client number -> node id."""
+        """Banks, and client number -> node id: as before, where the server is away just now."""
         banks = self._banks.approved()
         if banks != self._known:
-            ids = admit_nodes(self._access, [bank.node_public for bank in banks])
+            try:
+                ids = admit_nodes(self._access, [bank.node_public for bank in banks])
+            except Exception as error:
+                if self._known is None or not compat_nodes.is_away(error):
+                    raise
+                return self._known, self._ids
             self._ids = {bank.number: ids[bank.node_public] for bank in banks}
             self._known = banks
         return banks, self._ids

@@ -33,6 +33,7 @@ from fedsys.strategy import Strategy, Vector
 FORMAT = 1
 INSTRUCTION, ARRAYS = "fedsys.instruction", "fedsys.arrays"
 ANSWER, UPDATE, OWN = "fedsys.answer", "fedsys.update", "fedsys.own"
+ANSWERED = {"format", "experiment", "round", "client", "weight", "loss"}
 TRAVELS = -1
 """Stands in an instruction for the round of the client's own vector, where that is sent along."""
 
@@ -83,13 +84,15 @@ class Instruction:
 class Answer:
     """What a client sends back.
 
-    loss: mean training loss. own: [parameters], how its own vector changed, or the vector itself
-    where it travels; None where the strategy does not remember, or the training lost its numbers.
+    loss: mean training loss; NaN where it was not said. own: [parameters], how its own vector
+    changed, or the vector itself where it travels; None where the strategy does not remember, or
+    the training lost its numbers. remark: what was odd, in words of ours, and no reason to refuse.
     """
 
     update: Update
     loss: float
     own: Vector | None = None
+    remark: str = ""
 
 
 # --- the server's side --------------------------------------------------------------------------
@@ -170,7 +173,15 @@ def read_answer(content: RecordDict, layout: Layout, broadcast: Broadcast, clien
     if OWN in content:
         vectors = _record(content, OWN, ArrayRecord)
         own = _vector(vectors, "own", layout.parameters, layout.dtype)
-    return Answer(Update(tensors, _number(said, "weight")), _number(said, "loss"), own)
+    loss = _number(said, "loss") if "loss" in said else math.nan
+    return Answer(Update(tensors, _number(said, "weight")), loss, own, _remark(said))
+
+
+def _remark(said: ConfigRecord) -> str:
+    """A metric more or less is no reason to refuse an update, and is told."""
+    remarks = ["gave no loss"] if "loss" not in said else []
+    remarks += ["sent metrics that nobody asked for: dropped"] if set(said) - ANSWERED else []
+    return "; ".join(remarks)
 
 
 # --- the client's side --------------------------------------------------------------------------

@@ -23,7 +23,7 @@ REFUSED = [
     (10, "shape", Reason.SHAPE),
     (10, "broadcast", Reason.SHAPE),
     (11, "bomb", Reason.SHAPE),
-    (11, "large 6000000", Reason.SHAPE),
+    (11, "large 6000000", Reason.FORMAT),
     (12, "weight -200", Reason.WEIGHT),
     (12, "weight nan", Reason.WEIGHT),
     (12, "weight 1e12", Reason.WEIGHT),
