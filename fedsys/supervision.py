@@ -4,6 +4,10 @@
     with child:              # ready when the block begins, gone when it has ended
         ...
 
+    process = start(command, log)                   # one that is not started again
+    code = exit_code(process, seconds=10)
+    end(process)
+
 A child holds one end of a pipe as its standard input. However the parent ends, kill -9 included,
 the other end closes, and `end_with_parent` in the child sees it. A child is a session of its own,
 so Ctrl-C in a terminal reaches the parent alone, which then ends its children in order.
@@ -15,21 +19,24 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from fedsys.errors import EngineError, FedsysError
+from fedsys.sessions import end_session
 from fedsys.storage import storing
 
 TERM_SECONDS = 3.0
 """What a child gets to end by itself, after it was asked to and before it is killed."""
 READY_SECONDS = 90.0
 LOOK_SECONDS = 0.05
+WAIT_SECONDS = 0.02
 QUICK_SECONDS = 20.0
 """A child that lived shorter than this has not recovered from what killed the one before."""
 LONGEST_PAUSE = 10.0
@@ -129,14 +136,14 @@ class Supervised:
             process = self._process
         if process is not None:
             self._ready.clear()
-            _end(process, self._grace)
+            _stop(process, self._grace)
 
     def stop(self) -> None:
         """Ends the child and does not start another."""
         self._stopping.set()
         with self._lock:
             if self._process is not None:
-                _end(self._process, self._grace)
+                _stop(self._process, self._grace)
         if self._watcher is not None and self._watcher is not threading.current_thread():
             self._watcher.join()
 
@@ -151,7 +158,7 @@ class Supervised:
                 return
             except FedsysError as error:
                 if self._process is not None:
-                    _end(self._process, self._grace)
+                    _stop(self._process, self._grace)
                 if not self._patient(error):
                     raise
                 if not tries:
@@ -166,14 +173,7 @@ class Supervised:
             if self._stopping.is_set():
                 return
             with storing(self._log), open(self._log, "ab") as log:
-                self._process = subprocess.Popen(
-                    self._command(),
-                    stdin=subprocess.PIPE,
-                    stdout=log,
-                    stderr=log,
-                    env={**os.environ, **self._variables},
-                    start_new_session=True,
-                )
+                self._process = start(self._command(), log, {**os.environ, **self._variables})
         self.starts += 1
 
     def _await_ready(self) -> None:
@@ -232,16 +232,6 @@ class Supervised:
         )
 
 
-def log_tail(path: Path) -> str:
-    """The end of a log, as text."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
-            return file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-
-
 def say(line: str) -> None:
     """Prints a line with the time, for a child's log. A full disk is no reason to end."""
     with suppress(OSError):
@@ -256,25 +246,10 @@ def said(log: str) -> list[str]:
 _SAID = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ")
 
 
-def end_with_parent() -> None:
-    """Called by a child as its first act: ends it when its parent is gone.
-
-    Its standard input is a pipe into which nobody writes: reading it ends when the parent does.
-    """
-    threading.Thread(target=_outlive_nobody, name="parent's pipe", daemon=True).start()
-
-
-def _outlive_nobody() -> None:
-    with suppress(OSError):
-        while os.read(0, 1):
-            pass
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(TERM_SECONDS)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _end(process: subprocess.Popen[bytes], grace: float) -> None:
-    """Ends a child: asks, waits, kills."""
+def _stop(process: subprocess.Popen[bytes], grace: float) -> None:
+    """Ends a child that is kept alive: asks, waits, kills. Not with its session, as `end` does: the
+    watcher waits for it beside this, so its number may be another's by now. What such children
+    start themselves are sessions of their own, which end with them."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -289,3 +264,113 @@ def _end(process: subprocess.Popen[bytes], grace: float) -> None:
 
 def _how(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+# --- one child -----------------------------------------------------------------------------------
+
+
+def start(
+    command: Sequence[str],
+    log: IO[bytes],
+    environment: Mapping[str, str] | None = None,
+    descriptors: Collection[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Starts a child, as said above; nobody but `end` may wait for it.
+
+    log: gets all that it says; a file, since what a child leaves running would hold a pipe open.
+    environment: all of it; this process's if not given. descriptors: are handed on.
+    """
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=log,
+        env=environment,
+        pass_fds=descriptors,
+        start_new_session=True,
+    )
+
+
+def same_modules() -> dict[str, str]:
+    """The variable by which a child finds the modules that this process finds."""
+    return {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+
+
+def exit_code(process: subprocess.Popen[bytes], seconds: float) -> int | None:
+    """The exit code of a child that ends within some seconds, or minus the signal that ended it.
+
+    None for one that goes on. It stays a zombie, so that its number is that of its session.
+    """
+    until = time.monotonic() + seconds
+    while (code := _code(process)) is None and time.monotonic() < until:
+        time.sleep(WAIT_SECONDS)
+    return code
+
+
+def end(process: subprocess.Popen[bytes], grace: float = 0.0) -> None:
+    """Ends a child and all of its session.
+
+    grace: seconds that it gets to end by itself, once its pipe is closed.
+    """
+    pipe, process.stdin = process.stdin, None
+    if pipe is None:  # ended before, so that its number may be another's by now
+        return
+    try:
+        if grace:
+            pipe.close()
+            exit_code(process, grace)
+    finally:
+        end_session(process.pid)
+        process.wait()
+        pipe.close()
+
+
+def _code(process: subprocess.Popen[bytes]) -> int | None:
+    if process.returncode is not None or not hasattr(os, "waitid"):  # macOS has it since 3.13
+        return process.poll()
+    ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    if ended is None:
+        return None
+    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+
+def how_it_ended(code: int, log: Path) -> str:
+    """What to say of a child that ended and should not have."""
+    if code == -signal.SIGKILL:
+        return "was killed, as happens when memory runs out"
+    if code < 0:
+        return f"crashed ({_how(code)})"
+    lines = log_tail(log).strip().splitlines()
+    return f"ended with code {code}" + (f": {lines[-1].strip()}" if lines else "")
+
+
+def log_tail(path: Path) -> str:
+    """The end of a log, as text."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def end_with_parent(then: Callable[[], object] | None = None) -> None:
+    """Called by a child as its first act: ends it when its parent is gone.
+
+    Its standard input is a pipe into which nobody writes: reading it ends when the parent does.
+    then: what ends it, if not a SIGTERM and, some seconds later, a SIGKILL.
+    """
+
+    def watch() -> None:
+        with suppress(OSError):
+            while os.read(0, 1):
+                pass
+        (then or _end_soon)()
+
+    threading.Thread(target=watch, name="parent's pipe", daemon=True).start()
+
+
+def _end_soon() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(TERM_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fedsys.errors import EngineError, IdentityError, NetworkError
-from fedsys.supervision import Supervised, said, say
+from fedsys.supervision import Supervised, end, exit_code, how_it_ended, said, say, start
 
 CHILD = """
 import sys, time
@@ -173,3 +173,54 @@ def test_what_a_child_says_is_told_from_what_libraries_print(capfd):
     out = capfd.readouterr().out
     assert said(out) == ["waiting for banks", "fedsys: no room"]
     assert said(out + "2026-01-01T00:00:00Z half a li") == ["waiting for banks", "fedsys: no room"]
+
+
+def started(command, place):
+    """A child that is not kept alive, and its log."""
+    with open(place / "log.txt", "wb") as file:
+        return start(command, file), place / "log.txt"
+
+
+def test_what_a_child_has_started_ends_with_it(tmp_path):
+    process, log = started(["sh", "-c", "sleep 600 & echo $!; wait"], tmp_path)
+    until(lambda: log.read_text().endswith("\n"))
+    other = int(log.read_text())
+    assert alive(other) and exit_code(process, 0.0) is None
+    end(process)
+    assert not alive(process.pid)
+    until(lambda: not alive(other))
+    end(process)  # which is nothing any more
+
+
+ASKED = """
+import os, sys, time
+from pathlib import Path
+from fedsys.supervision import end_with_parent
+def last():
+    Path(sys.argv[1]).touch()
+    os._exit(0)
+end_with_parent(last)
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_child_that_is_given_time_ends_as_it_wants_to(tmp_path):
+    process, log = started([sys.executable, "-c", ASKED, str(tmp_path / "done")], tmp_path)
+    until(lambda: log.read_text() == "up\n")
+    end(process, WAIT)
+    assert (tmp_path / "done").exists() and process.returncode == 0
+
+
+@pytest.mark.parametrize("last, how", [
+    ("exit 3", "ended with code 3: out of ideas"),
+    ("kill -ABRT $$", "crashed (SIGABRT)"),
+    ("kill -KILL $$", "was killed, as happens when memory runs out"),
+])  # fmt: skip
+def test_how_a_child_ended_is_known_until_it_is_cleared_away(tmp_path, last, how):
+    process, log = started(["sh", "-c", f"echo well; echo out of ideas; {last}"], tmp_path)
+    code = exit_code(process, WAIT)
+    assert how_it_ended(code, log) == how
+    assert exit_code(process, 0.0) == code and Path(f"/proc/{process.pid}").exists()
+    end(process)
+    assert process.returncode == code

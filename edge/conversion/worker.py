@@ -4,8 +4,7 @@ TensorFlow's converter can end a process with a segmentation fault, prints what 
 and changes settings for the whole process. Here the caller gets a value or one clear error.
 
 Values travel as files in a temporary folder: JSON, with bytes and arrays beside it. The child
-watches its standard input, which ends when the parent does, however that ended; Ctrl-C and a
-timeout kill it.
+ends when the parent does, however that ended; Ctrl-C and a timeout kill it.
 """
 
 from __future__ import annotations
@@ -13,13 +12,11 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +24,7 @@ import numpy as np
 
 from fedsys import errors
 from fedsys.errors import ExportError, FedsysError
+from fedsys.supervision import end, end_with_parent, exit_code, how_it_ended, same_modules, start
 
 CALL, ANSWER, NOISE = "call.json", "answer.json", "noise.txt"
 QUIET = {
@@ -66,7 +64,7 @@ def call(
         code = _run(folder, doing, timeout, environment or {})
         answer = _read(folder / ANSWER) if (folder / ANSWER).exists() else None
         if answer is None:
-            raise ExportError(f"{doing}: {_ending(code, folder / NOISE)}")
+            raise ExportError(f"{doing}: the worker process {how_it_ended(code, folder / NOISE)}")
         if "error" in answer:
             raise _error(answer, doing)
         return answer["value"]
@@ -74,39 +72,16 @@ def call(
 
 def _run(folder: Path, doing: str, timeout: float, environment: Mapping[str, str]) -> int:
     """Starts the child, waits for its end and says how it ended; kills it on any exception."""
-    roots = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    variables = {**os.environ, **QUIET, "PYTHONPATH": roots, **environment}
+    variables = {**os.environ, **QUIET, **same_modules(), **environment}
     with open(folder / NOISE, "wb") as noise:
-        child = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=noise,
-            stderr=noise,
-            env=variables,
-            start_new_session=True,  # Ctrl-C is for the parent, which kills the child
-        )
-        try:
-            return child.wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise ExportError(f"{doing}: not done after {timeout:g} s, so it was stopped") from None
-        finally:
-            if child.poll() is None:
-                child.kill()
-                child.wait()
-            assert child.stdin is not None
-            child.stdin.close()
-
-
-def _ending(code: int, noise: Path) -> str:
-    """How a process ended that left no answer."""
-    if code == -signal.SIGKILL:
-        return "the worker process was killed, as happens when memory runs out"
-    if code < 0:
-        name = signal.Signals(-code).name
-        return f"the worker process crashed ({name}) inside a library"
-    lines = noise.read_text(errors="replace").strip().splitlines()
-    said = f": {lines[-1].strip()}" if lines else ""
-    return f"the worker process ended with code {code}{said}"
+        child = start([sys.executable, "-m", __name__, str(folder)], noise, variables)
+    try:
+        code = exit_code(child, timeout)
+    finally:
+        end(child)
+    if code is None:
+        raise ExportError(f"{doing}: not done after {timeout:g} s, so it was stopped")
+    return code
 
 
 def _error(answer: Mapping[str, Any], doing: str) -> FedsysError:
@@ -179,19 +154,9 @@ def _decoded(value: Any, folder: Path) -> Any:
 # --- the child -----------------------------------------------------------------------------------
 
 
-def _end_with_parent() -> None:
-    """Ends this process when its standard input ends."""
-
-    def watch() -> None:
-        sys.stdin.buffer.read()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def _serve(folder: Path) -> None:
     """Does what the call in the folder asks for and leaves the answer there."""
-    _end_with_parent()
+    end_with_parent(partial(os._exit, 1))
     wanted = _read(folder / CALL)
     try:
         module, _, name = wanted["function"].partition(":")

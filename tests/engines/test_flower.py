@@ -225,7 +225,7 @@ def test_flowers_simulation_comes_to_the_same_and_an_actor_that_dies_is_told():
         log = Path(str(said.value).rpartition(" ")[2])
         assert "\n" not in str(said.value)
         os.kill(simulation.pid, signal.SIGKILL)
-        with pytest.raises(EngineError, match=r"round 1: Flower's simulation was killed \(SIGKILL"):
+        with pytest.raises(EngineError, match="round 1: Flower's simulation was killed, as"):
             states(setting_of(seed=2), last)
     assert eventually(lambda: all(map(gone, begun)), LONG)
     assert log.read_text() and os.listdir(log.parent) == [log.name]

@@ -1,8 +1,8 @@
 """The process that owns Ray, so that nothing of Ray is in the user's.
 
 Ray ends the process that uses it when its control process is lost, prints as it likes, and takes
-signals for itself. Here all of that hits the foreman alone. When the other end of its pipe
-closes, however that came about, it ends whatever it started, and itself.
+signals for itself. Here all of that hits the foreman alone. When the process that started it lets
+go of it or is gone, it ends whatever it started, and itself.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ from __future__ import annotations
 import os
 import queue
 import shutil
-import signal
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +33,8 @@ from fedsys.engines.ray.messages import (
     Summed,
 )
 from fedsys.errors import EngineError, FedsysError
+from fedsys.sessions import end_session, listed, look
+from fedsys.supervision import end_with_parent
 
 FAREWELL = 3.0
 """Seconds that leaving a cluster may take."""
@@ -44,8 +44,9 @@ def main(pipe: int) -> None:
     """Serves whoever is at the other end of the pipe, a file descriptor."""
     wire: Connection[Any, Any] = Connection(pipe)
     opening: Opening = wire.recv()
+    end_with_parent(partial(_end, opening))
     orders: queue.Queue[Any] = queue.Queue(maxsize=4)
-    threading.Thread(target=_listen, args=(wire, orders, opening), daemon=True).start()
+    threading.Thread(target=_listen, args=(wire, orders), daemon=True).start()
     say = partial(_say, wire)
     try:
         _serve(wire, orders, opening, say)
@@ -57,7 +58,7 @@ def main(pipe: int) -> None:
         pass  # nobody listens any more
     except Exception as error:
         wire.send(Failed("EngineError", f"Ray failed: {type(error).__name__}: {_line(error)}"))
-    threading.Event().wait()  # for the other end to close
+    threading.Event().wait()  # for the other side to have read it
 
 
 def _serve(wire: Any, orders: queue.Queue[Any], opening: Opening, say: Any) -> None:
@@ -130,17 +131,22 @@ def _array(orders: queue.Queue[Any], shape: tuple[int, ...], dtype: str) -> Any:
 # --- the end -----------------------------------------------------------------------------------
 
 
-def _listen(wire: Any, orders: queue.Queue[Any], opening: Opening) -> None:
-    """Passes on what comes, until the pipe closes. Then all ends."""
+def _listen(wire: Any, orders: queue.Queue[Any]) -> None:
+    """Passes on what comes. It waits where orders pile up, so it cannot hear of the end as well."""
     with suppress(EOFError, OSError):
         while True:
             orders.put(wire.recv())
-    if opening.address is None:
-        _end(opening.folder)
-    leaving = threading.Thread(target=_leave, daemon=True)
-    leaving.start()
-    leaving.join(FAREWELL)
-    _end(opening.folder)
+
+
+def _end(opening: Opening) -> None:
+    """Ends whatever was started here, takes its files away, and ends."""
+    if opening.address is not None:
+        leaving = threading.Thread(target=_leave, daemon=True)
+        leaving.start()
+        leaving.join(FAREWELL)
+    end_session(os.getpid())
+    shutil.rmtree(opening.folder, ignore_errors=True)
+    os._exit(0)
 
 
 def _leave() -> None:
@@ -149,53 +155,22 @@ def _leave() -> None:
     ray.shutdown()
 
 
-def _end(folder: str) -> None:
-    """Ends whatever was started here, takes its files away, and ends."""
-    group = os.getpgid(0)
-    for process in _processes():
-        if process != os.getpid():
-            with suppress(OSError):
-                if os.getpgid(process) == group:
-                    os.kill(process, signal.SIGKILL)
-    shutil.rmtree(folder, ignore_errors=True)
-    os._exit(0)
-
-
-def _processes() -> list[int]:
-    with suppress(OSError):
-        return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
-    return []
-
-
 def _children() -> dict[int, str]:
     """Ray's processes that it cannot do without: number -> name."""
-    found = {}
-    for process in _processes():
-        with suppress(OSError):
-            name, parent = _stat(process)
-            if parent == os.getpid() and name in ("raylet", "gcs_server"):
-                found[process] = name
-    return found
-
-
-def _stat(process: int) -> tuple[str, int]:
-    """Name of a process, and the number of its parent; of one that ended, 0."""
-    text = Path(f"/proc/{process}/stat").read_text()
-    name, _, rest = text.partition("(")[2].rpartition(")")
-    state, parent = rest.split()[:2]
-    return name, 0 if state == "Z" else int(parent)
+    return {
+        pid: one.name
+        for pid, one in listed().items()
+        if one.parent == os.getpid() and one.name in ("raylet", "gcs_server")
+    }
 
 
 def _alive(children: dict[int, str]) -> None:
     """Raises EngineError where a process of Ray's is dead."""
-    for process, name in children.items():
-        parent = 0
-        with suppress(OSError):
-            parent = _stat(process)[1]
-        if not parent:
+    for pid, name in children.items():
+        one = look(pid)
+        if one is None or one.ended or one.parent != os.getpid():
             raise EngineError(
-                f"Ray's process {name!r} ({process}) died: go on from the last checkpoint with "
-                "--resume"
+                f"Ray's process {name!r} ({pid}) died: go on from the last checkpoint with --resume"
             )
 
 

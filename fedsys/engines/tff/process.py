@@ -2,28 +2,28 @@
 
     this process ── keeper ── child (TensorFlow Federated) ── worker_binary
 
-The keeper, the child and TFF's worker are a session of their own. They have files for standard
-output, since the worker inherits it and would hold a pipe open for as long as it lives.
+The keeper, the child and TFF's worker are a session of their own.
 """
 
 from __future__ import annotations
 
-import shutil
-import signal
 import socket
-import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
 import numpy as np
 
+from fedsys.engines import scratch
+from fedsys.engines.scratch import LOG
 from fedsys.engines.tff.child.wire import Closed, receive, send
 from fedsys.engines.tff.kept import Kept
 from fedsys.errors import EngineError
+from fedsys.supervision import how_it_ended
 
-LOG = "log.txt"
+not_written = partial(scratch.not_written, "tff")
 QUIET = {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
 
 
@@ -39,10 +39,7 @@ class Child:
         self._process: Kept | None = None
         self._channel: socket.socket | None = None
         self._failed = False
-        try:
-            self.folder = Path(tempfile.mkdtemp(prefix="fedsys-tff-"))
-        except OSError as error:
-            raise not_written(Path(tempfile.gettempdir()), error) from error
+        self.folder = scratch.made("tff")
 
     def __enter__(self) -> Self:
         return self
@@ -95,12 +92,7 @@ class Child:
         if self._process is not None:
             self._process.end()
             self._process = None
-        if self._failed:
-            for path in self.folder.iterdir():
-                if path.name != LOG:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        else:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        scratch.cleared(self.folder, failed=self._failed)
 
     def _answer(self, doing: str) -> dict[str, np.ndarray]:
         assert self._channel is not None, "the child was started"
@@ -109,7 +101,9 @@ class Child:
         except TimeoutError:
             self._late(doing)
         except Closed:
-            self._fail(f"{doing}: {self._ending()}")
+            assert self._process is not None
+            how = how_it_ended(self._process.code(), self.folder / LOG)
+            self._fail(f"{doing}: its process {how}")
         if "error" in answer:
             self._fail(f"{doing}: {answer['error']}")
         return answer
@@ -121,22 +115,3 @@ class Child:
     def _fail(self, reason: str) -> NoReturn:
         self._failed = True
         raise EngineError(f"engine 'tff': {reason}; its log is {self.folder / LOG}")
-
-    def _ending(self) -> str:
-        """How a child ended that does not answer."""
-        assert self._process is not None
-        code = self._process.code()
-        if code == -signal.SIGKILL:
-            return "its process was killed, as happens when memory runs out"
-        if code < 0:
-            return f"its process crashed ({signal.Signals(-code).name})"
-        lines = (self.folder / LOG).read_text(errors="replace").strip().splitlines()
-        return f"its process ended with code {code}" + (f" ({lines[-1].strip()})" if lines else "")
-
-
-def not_written(place: Path, error: OSError) -> EngineError:
-    """What to raise where the child's folder does not take what belongs there."""
-    return EngineError(
-        f"engine 'tff': {place}: cannot be written: {error.strerror or error}: make room there, or "
-        "name another place in TMPDIR"
-    )

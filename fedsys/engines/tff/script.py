@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
 from pathlib import Path
 
 from fedsys.engines.tff import environment
 from fedsys.engines.tff.kept import Kept
 from fedsys.errors import EngineError
+from fedsys.supervision import how_it_ended
 
 
 def run_script(source: str, *arguments: str, timeout: float = 600.0) -> str:
@@ -44,7 +44,5 @@ def run_script(source: str, *arguments: str, timeout: float = 600.0) -> str:
         finally:
             kept.end()
         if code:
-            lines = log.read_text(errors="replace").strip().splitlines() or ["it says nothing"]
-            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"failed ({code})"
-            raise EngineError(f"engine 'tff': the program {how}: {lines[-1].strip()}")
+            raise EngineError(f"engine 'tff': the program {how_it_ended(code, log)}")
         return said.read_text(encoding="utf-8")

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 import pickle
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing import Pipe
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from fedsys.engine import Aggregate, Cohorts, Engine, Work
+from fedsys.engines import scratch
 from fedsys.errors import EngineError
 from fedsys.flower.app.grid import InProcessGrid
 from fedsys.flower.rounds.client import client_app
@@ -25,15 +21,12 @@ from fedsys.flower.rounds.engine import GridEngine
 from fedsys.flower.rounds.mail import Lost
 from fedsys.flower.rounds.messages import Code
 from fedsys.flower.simulation.clients import VirtualClients
-from fedsys.flower.simulation.session import end_session
+from fedsys.supervision import end, exit_code, how_it_ended, same_modules, start
 
 if TYPE_CHECKING:
     from fedsys.setting import Setting
 
-LOG = "log.txt"
 SIMULATOR = "fedsys.flower.simulation.simulator"
-LONGEST = 15
-"""Letters of a place for temporary files that leave room for the names of Ray's sockets in it."""
 LAST_SECONDS = 15.0
 """How long the process of a simulation, and its Ray, may take to end by themselves."""
 
@@ -88,44 +81,22 @@ class RaySimulation:
         self._clients = clients
         self._child: subprocess.Popen[bytes] | None = None
         self._failed = False
-        place = tempfile.gettempdir()
-        if len(place) > LONGEST and os.path.isdir("/tmp"):
-            place = "/tmp"
-        try:
-            self.folder = Path(tempfile.mkdtemp(prefix="fedsys-flower-", dir=place))
-        except OSError as error:
-            raise _not_written(Path(place), error) from error
+        self.folder = scratch.made("flower", sockets=True)
 
     def __enter__(self) -> Self:
         """Starts Flower, and waits until all nodes are there."""
         self._channel, theirs = Pipe()
-        life, self._held = os.pipe()
-        numbers = [theirs.fileno(), life]
-        said = [self.folder, *numbers, self._clients, self.workers]
+        number = theirs.fileno()
+        said = map(str, [self.folder, number, self._clients, self.workers])
+        command = [sys.executable, "-P", "-m", SIMULATOR, *said]
         try:
-            with open(self.folder / LOG, "wb") as log:
-                self._child = subprocess.Popen(
-                    [
-                        sys.executable,
-                        "-P",
-                        "-m",
-                        "fedsys.flower.simulation.simulator",
-                        *map(str, said),
-                    ],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env=_variables(),
-                    pass_fds=numbers,
-                    start_new_session=True,  # Ctrl-C is for us to hear
-                )
-            theirs.close()
-            os.close(life)
+            with theirs, open(self.folder / scratch.LOG, "wb") as log:
+                self._child = start(command, log, _variables(), [number])
             self._answer("starting")
         except BaseException as error:
             self.__exit__()
             if isinstance(error, OSError):
-                raise _not_written(self.folder, error) from error
+                raise scratch.not_written("flower", self.folder, error) from error
             raise
         return self
 
@@ -146,7 +117,7 @@ class RaySimulation:
             folder.mkdir()
             pack(setting, folder)
         except OSError as error:
-            raise _not_written(folder, error) from error
+            raise scratch.not_written("flower", folder, error) from error
         self.ask("starting", packed(("open", known), f"task {setting.task.name!r}"))
         return _Rounds(self, known["experiment"])
 
@@ -161,18 +132,10 @@ class RaySimulation:
 
     def __exit__(self, *error: object) -> None:
         """Ends the child and its Ray, and clears up."""
-        os.close(self._held)  # by this the child knows
         self._channel.close()
         if self._child is not None:
-            self._ended()
-            end_session(self._child.pid)
-            self._child.wait()
-        if self._failed:
-            for path in self.folder.iterdir():
-                if path.name != LOG:
-                    shutil.rmtree(path, True) if path.is_dir() else path.unlink(missing_ok=True)
-        else:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            end(self._child, LAST_SECONDS)
+        scratch.cleared(self.folder, failed=self._failed)
 
     def _answer(self, doing: str) -> Any:
         try:
@@ -181,33 +144,17 @@ class RaySimulation:
             kind, value = "error", self._ending()
         if kind == "error":
             self._failed = True
-            said = " ".join(str(value).split())[:500]
-            raise EngineError(f"engine 'flower': {doing}: {said}; its log is {self.folder / LOG}")
+            said, log = " ".join(str(value).split())[:500], self.folder / scratch.LOG
+            raise EngineError(f"engine 'flower': {doing}: {said}; its log is {log}")
         return value
 
     def _ending(self) -> str:
         """How a child ended that does not answer."""
-        code = self._ended()
+        assert self._child is not None, "it was started"
+        code = exit_code(self._child, LAST_SECONDS)
         if code is None:
             return "Flower's simulation does not answer"
-        if code < 0:
-            return f"Flower's simulation was killed ({signal.Signals(-code).name})"
-        lines = (self.folder / LOG).read_text(errors="replace").strip().splitlines()
-        last = f" ({lines[-1].strip()})" if lines else ""
-        return f"Flower's simulation ended with code {code}{last}"
-
-    def _ended(self) -> int | None:
-        """Waits a while for the end of the child, and returns its exit code, or minus the signal.
-
-        It is not reaped: its number stays that of its session.
-        """
-        until = time.monotonic() + LAST_SECONDS
-        while time.monotonic() < until:
-            end = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-            if end is not None:
-                return end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
-            time.sleep(0.02)
-        return None
+        return f"Flower's simulation {how_it_ended(code, self.folder / scratch.LOG)}"
 
 
 class _Rounds:
@@ -238,6 +185,7 @@ def _known(setting: Setting) -> dict[str, Any]:
     return {
         "layout": setting.layout,
         "strategy": setting.experiment.strategy,
+        "aggregator": setting.experiment.aggregator,
         "enrolled": setting.enrolled,
         "experiment": setting.experiment.trajectory,
     }
@@ -252,16 +200,9 @@ def _variables() -> dict[str, str]:
     """The child's environment: it finds what this process finds, and reports nothing."""
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(place for place in sys.path if place),
+        **same_modules(),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
-
-
-def _not_written(place: Path, error: OSError) -> EngineError:
-    return EngineError(
-        f"engine 'flower': {place}: cannot be written: {error.strerror or error}: make room there, "
-        "or name another place in TMPDIR"
-    )

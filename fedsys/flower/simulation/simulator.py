@@ -1,9 +1,9 @@
-"""The process of Flower's simulation, with FOLDER CHANNEL LIFE CLIENTS WORKERS as arguments.
+"""The process of Flower's simulation, with FOLDER CHANNEL CLIENTS WORKERS as arguments.
 
     this process: Flower's ServerApp, which is our GridEngine; asked over CHANNEL for one round
     its children: Ray, whose actors run our ClientApp
 
-It ends, with all that it started, when LIFE is closed, as it is however the other side ends.
+It ends, with all that it started, when the other side lets go of it or is gone.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from fedsys.errors import EngineError, FedsysError
 from fedsys.flower.rounds.engine import GridEngine
 from fedsys.flower.rounds.mail import Lost
 from fedsys.flower.simulation.actor import TROUBLE, virtual_app
-from fedsys.flower.simulation.session import end_session
+from fedsys.sessions import end_session
+from fedsys.supervision import end_with_parent
 
 LAST_SECONDS = 5.0
 """How long Ray may take to end by itself."""
@@ -41,9 +43,9 @@ def main() -> None:
     sys.modules["tensorflow"] = None  # type: ignore[assignment]
     from flwr.simulation import run_simulation
 
-    folder, channel, life = sys.argv[1], Connection(int(sys.argv[2])), int(sys.argv[3])
-    clients, workers = int(sys.argv[4]), int(sys.argv[5])
-    threading.Thread(target=_end_with, args=(life, folder), daemon=True).start()
+    folder, channel = sys.argv[1], Connection(int(sys.argv[2]))
+    clients, workers = int(sys.argv[3]), int(sys.argv[4])
+    end_with_parent(partial(_end, folder))
     app = ServerApp()
 
     @app.main()
@@ -51,7 +53,7 @@ def main() -> None:
         try:
             _serve(grid, channel, folder, clients)
         except (EOFError, OSError):
-            threading.Event().wait()  # the other side has ended, and `_end_with` sees to it
+            threading.Event().wait()  # the other side has ended, and so does this
 
     try:
         run_simulation(
@@ -113,13 +115,6 @@ def _serve(grid: Grid, channel: Connection, folder: str, clients: int) -> None:
 def _say(channel: Connection, kind: str, value: Any) -> None:
     with suppress(OSError):
         channel.send_bytes(pickle.dumps((kind, value)))
-
-
-def _end_with(life: int, folder: str) -> None:
-    """Waits until the other side lets go of its end of `life`, then ends everything."""
-    while os.read(life, 1):
-        pass
-    _end(folder)
 
 
 def _end(folder: str) -> None:

@@ -1,12 +1,12 @@
 """Runs a command and sees to it that nothing of it outlives its end, or the end of who asked.
 
-    keeper.py PARENT ENDED REMOVED DESCRIPTORS NETWORK COMMAND...
+    keeper.py ENDED REMOVED DESCRIPTORS NETWORK COMMAND...
 
 TensorFlow Federated starts a `worker_binary` that goes on after its own process has died. So the
 keeper leads a session of its own, in which all of them are. It waits for the command to end or for
-the process PARENT to be gone, and then kills the whole group, itself included; whoever wants the
-command's exit code reads it in the file ENDED. The folder REMOVED goes where the parent is gone,
-for nobody else will remove it. DESCRIPTORS ("5,6", may be empty) are handed on to the command.
+its parent to be gone, and then kills the whole group, itself included; whoever wants the command's
+exit code reads it in the file ENDED. The folder REMOVED goes where the parent is gone, for nobody
+else will remove it. DESCRIPTORS ("5,6", may be empty) are handed on to the command.
 NETWORK is "all" or "loopback": the worker listens on every address of the machine, and does what
 anybody tells it, so it gets a network of its own wherever the system lets us make one.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import select
 import shutil
 import signal
 import socket
@@ -26,17 +27,19 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 WATCH = 0.2
-"""Seconds between two looks at the parent."""
+"""Seconds between two looks at the parent's pipe."""
 
 NEW_USER, NEW_NETWORK = 0x10000000, 0x40000000
 SET_FLAGS, UP = 0x8914, 1
 """Numbers of Linux: of what `unshare` is to make anew, and of how an interface is turned on."""
 
 
-def keep(
-    parent: int, ended: str, removed: str, descriptors: Sequence[int], command: Sequence[str]
-) -> NoReturn:
-    """Runs the command; ends the group with it, or with the parent."""
+def keep(ended: str, removed: str, descriptors: Sequence[int], command: Sequence[str]) -> NoReturn:
+    """Runs the command; ends the group with it, or with the parent.
+
+    As in `fedsys.supervision`, standard input is a pipe that closes when the parent is gone. Here
+    it is looked at, since this file runs without packages, of which fedsys is one.
+    """
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=descriptors)
     for descriptor in descriptors:
         os.close(descriptor)  # so that the other side hears when the command ends
@@ -45,7 +48,7 @@ def keep(
             code = child.wait(WATCH)
             break
         except subprocess.TimeoutExpired:
-            if os.getppid() != parent:
+            if select.select([0], [], [], 0)[0]:
                 shutil.rmtree(removed, ignore_errors=True)
                 end()
     with open(ended, "w") as file:
@@ -92,7 +95,7 @@ def end() -> NoReturn:
 
 
 if __name__ == "__main__":
-    parent, ended, removed, descriptors, network, *command = sys.argv[1:]
+    ended, removed, descriptors, network, *command = sys.argv[1:]
     if network == "loopback" and not confine():
         print("keeper: no network of its own is to be had: the worker's port is open", flush=True)
-    keep(int(parent), ended, removed, [int(d) for d in descriptors.split(",") if d], command)
+    keep(ended, removed, [int(d) for d in descriptors.split(",") if d], command)

@@ -109,7 +109,8 @@ def _batches(job: dict[str, Any]) -> Callable[..., Any]:
 
 
 def end_with(keeper: int) -> None:
-    """Ends the group when the keeper is gone, which would have done it."""
+    """Ends the group when the keeper is gone, which would have done it. There is no pipe to tell of
+    that: TFF's worker would hold it open."""
 
     def watch() -> None:
         while os.getppid() == keeper:
