@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from fedsys.errors import StorageError
-from fedsys.flower.processes import binding
+from fedsys.flower.processes import binding, guard
 from fedsys.flower.processes.binding import CLOCK, EACH, Seen, Stamp, stamped
 from fedsys.flower.processes.guard import BODY, HEADER, NODE, UNKNOWN, Guard
 
@@ -256,6 +256,37 @@ def test_a_body_cannot_be_held_back_until_its_nonce_is_forgotten(monkeypatch):
 
     assert asyncio.run(held()) == 408
     assert server.app.body is None and len(server.seen) == 0
+
+
+def test_what_comes_in_one_banks_name_at_a_time_is_bounded(monkeypatch):
+    monkeypatch.setattr(guard, "COMING", 10)
+    server, arrived = Server(), []
+
+    async def upload(body, key="bank-a"):
+        """A request whose last bytes come only when all others have sent their first."""
+        left, sent = [body[:-1], body[-1:]], []
+
+        async def receive():
+            if len(left) == 1:
+                await asyncio.sleep(0.01)
+            return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
+
+        async def send(message):
+            sent.append(message)
+
+        headers = of(KEYS[key], PUSH, body)
+        await server.guard(request(PUSH, headers=headers)[0], receive, send)
+        arrived.append((key, sent[0]["status"]))
+
+    async def together():
+        await asyncio.gather(upload(b"12345"), upload(b"67890"), upload(b"abc"),
+                             upload(b"123456789", "bank-b"))  # fmt: skip
+
+    asyncio.run(together())
+    assert sorted(arrived) == [("bank-a", 200), ("bank-a", 200), ("bank-a", 503), ("bank-b", 200)]
+    arrived.clear()
+    asyncio.run(upload(b"1234567890"))
+    assert arrived == [("bank-a", 200)], "what has come counts no more"
 
 
 def test_a_sender_that_leaves_costs_nothing():

@@ -14,6 +14,7 @@ import binascii
 import hashlib
 import hmac
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ NODE = b"flwr-public-key"
 FLEET = "/v1/fleet/"
 BODY = 8 << 20
 """Bytes of a request: Flower sends large arrays in pieces of 5 MiB."""
+COMING = 32 << 20
+"""Bytes of one node's requests that are on their way at a time: it sends two pieces at once."""
 UNKNOWN = "unknown"
 """As whom a request came that says nobody's name."""
 
@@ -69,6 +72,7 @@ class Guard:
         self._seen = Seen() if seen is None else seen
         self._bank_of, self._refused, self._clock = bank_of, refused, clock
         self._one = asyncio.Lock()
+        self._coming: Counter[bytes] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -95,8 +99,9 @@ class Guard:
         """Lets a node's request through, once."""
         try:
             node = self._announced(scope)
-            body = await asyncio.wait_for(_whole(receive, self._limit), binding.ARRIVING)
-            self._checked(node, scope, body)
+            read = self._whole(node.key.pem, receive)
+            body, digest = await asyncio.wait_for(read, binding.ARRIVING)
+            self._checked(node, scope, digest)
         except Refusal as refusal:
             await self._note(refusal.bank, scope)
             headers = [(binding.REFUSED.encode(), refusal.said.encode())]
@@ -132,12 +137,38 @@ class Guard:
             raise _Crowded
         return _Node(bank, key, stamp)
 
-    def _checked(self, node: _Node, scope: Scope, body: bytes) -> None:
-        """Raises Refusal where the node did not sign this, or did so before."""
+    async def _whole(self, key: bytes, receive: Receive) -> tuple[bytes, bytes]:
+        """(a request's body, its SHA-256), which is computed while it comes.
+
+        Raises _Gone where its sender left, _TooLarge beyond the limit, and _Crowded where too much
+        comes at a time in that key's name, as who only knows a bank's public key might send it.
+        """
+        parts, size, more, hashed = [], 0, True, hashlib.sha256()
+        try:
+            while more:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise _Gone
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                self._coming[key] += len(parts[-1])
+                if size > self._limit:
+                    raise _TooLarge
+                if self._coming[key] > COMING:
+                    raise _Crowded
+                hashed.update(parts[-1])
+                more = message.get("more_body", False)
+        finally:
+            self._coming[key] -= size
+        return b"".join(parts), hashed.digest()
+
+    def _checked(self, node: _Node, scope: Scope, digest: bytes) -> None:
+        """Raises Refusal where the node did not sign this, or did so before. digest: SHA-256 of the
+        body."""
         asked = scope["method"].encode() + b" " + scope["raw_path"]
         asked += b"?" + scope["query_string"] if scope["query_string"] else b""
         # The signature first: who cannot sign puts no nonce into the memory.
-        if not node.stamp.fits(node.key.key, asked, hashlib.sha256(body).digest()):
+        if not node.stamp.fits(node.key.key, asked, digest):
             raise Refusal(node.bank, Fault.ALTERED)
         if self._seen.had(node.key.pem, node.stamp):
             raise Refusal(node.bank, Fault.REPLAYED)
@@ -169,7 +200,7 @@ class Refusal(Exception):
 
 
 class _Crowded(Exception):
-    """A node asks more often than can be remembered."""
+    """A node asks more often, or sends more at a time, than is kept."""
 
 
 class _Gone(Exception):
@@ -219,21 +250,6 @@ def _length(scope: Scope) -> int:
     """What a request says of its length; 0 where it says nothing."""
     said = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
     return int(said) if said.isdigit() and len(said) < 20 else 1 << 62
-
-
-async def _whole(receive: Receive, limit: int) -> bytes:
-    """A request's body. Raises _Gone where its sender left, and _TooLarge beyond the limit."""
-    parts, size, more = [], 0, True
-    while more:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise _Gone
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        more = message.get("more_body", False)
-        if size > limit:
-            raise _TooLarge
-    return b"".join(parts)
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
