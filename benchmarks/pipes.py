@@ -71,9 +71,9 @@ class Worker:
         self._said.close()
 
 
-def peak_bytes() -> int:
-    """The most memory that this process has had resident (VmHWM), on Linux."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+def peak_bytes(pid: int | str = "self") -> int:
+    """The most memory that a process, or this one, has had resident (VmHWM), on Linux."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     peak = next(line for line in lines if line.startswith("VmHWM:"))
     return int(peak.split()[1]) * 1024
 

@@ -43,6 +43,7 @@ def grid(deployed, processes):
 
 
 def answers(grid, deployed, array, **asked):
+    grid.expect(array.nbytes)
     sent = [message(node, array, **asked) for node in deployed.nodes.values()]
     return grid.send_and_receive(sent, timeout=PATIENCE)
 

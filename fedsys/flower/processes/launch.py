@@ -17,7 +17,9 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
+from fedsys.flower.processes.memory import give_back
 from fedsys.storage import write_atomic
 from fedsys.supervision import end_with_parent, say
 
@@ -47,16 +49,24 @@ class Pauses:
 def main(arguments: list[str]) -> None:
     """Becomes one of Flower's programs."""
     end_with_parent()
+    give_back()
     from fedsys.flower import compat_nodes
 
     program, *rest = arguments
     if program == "superlink":
         from fedsys.flower.processes.binding import Seen
-        from fedsys.flower.processes.guard import Guard
+        from fedsys.flower.processes.database import small_caches
+        from fedsys.flower.processes.guard import App, Guard
+        from fedsys.flower.processes.quota import Quota
+        from fedsys.flower.processes.slots import Slots
 
+        def guarded(app: App, **options: Any) -> Guard:
+            return Guard(Quota(Slots(app)), **options)
+
+        small_caches()
         secret = Path(rest[0]).read_text("ascii").strip()
         options = {"secret": secret, "seen": Seen(Path(rest[1]))}
-        compat_nodes.run_superlink(rest[2:], Guard, options)
+        compat_nodes.run_superlink(rest[2:], guarded, options)
     else:
         stale = None if rest[0] == "-" else int(rest[0])
 

@@ -26,6 +26,7 @@ from fedsys.errors import EngineError
 from fedsys.flower import compat, compat_grid, compat_nodes
 from fedsys.flower.processes.bundle import bundle, bundle_hash
 from fedsys.flower.processes.guard import HEADER
+from fedsys.flower.processes.memory import give_back
 from fedsys.flower.processes.quota import allowance
 from fedsys.flower.processes.superlink import SuperLink
 from fedsys.flower.rounds.mail import NodeOf
@@ -103,6 +104,8 @@ class DeployedGrid(Grid):
     itself was lost, because the server was away for long, a new one is begun.
     told: hears of a new run. starts: how often the server was started. note: a file that keeps the
     run's id, so that a coordinator that was killed ends its last run when it begins the next.
+    check: is called now and then while messages are under way, with the bytes that replies may
+    still bring to the server; may raise to end that.
     """
 
     def __init__(
@@ -111,8 +114,10 @@ class DeployedGrid(Grid):
         told: Callable[[str], None] = lambda line: None,
         starts: Callable[[], int] = lambda: 1,
         note: Path | None = None,
+        check: Callable[[int], None] = lambda coming: None,
     ) -> None:
         self._access, self._told, self._starts, self._note = access, told, starts, note
+        self._check, self._expected = check, 0
         self._grid: Any = None
         self._coming: dict[str, compat_grid.Coming] = {}
         self._sent: dict[str, _Sent] = {}
@@ -125,6 +130,7 @@ class DeployedGrid(Grid):
         self._lock = threading.RLock()
 
     def __enter__(self) -> DeployedGrid:
+        give_back()
         self._begin()
         self._beating = threading.Thread(target=self._beat, name="run's heartbeat", daemon=True)
         self._beating.start()
@@ -227,6 +233,7 @@ class DeployedGrid(Grid):
     def expect(self, reply_bytes: int) -> None:
         """Says how large the replies to the messages that follow can be. A larger one is not
         fetched: it comes as an error."""
+        self._expected = reply_bytes
         self._limit = max(SMALL_REPLY, reply_bytes + compat_grid.ROOM)
 
     def drop(self, message_ids: Iterable[str]) -> None:
@@ -338,6 +345,7 @@ class DeployedGrid(Grid):
     def _lost_run(self, error: Exception) -> None:
         """Begins a new run where the old one is over or spoiled; raises all other errors."""
         if not (compat_grid.run_is_over(error) or compat_grid.push_was_cut(error)):
+            self._check_room()
             raise error
         self._told("the server lost the run in between; going on with a new one")
         with self._lock:
@@ -346,6 +354,9 @@ class DeployedGrid(Grid):
             self._unwanted.clear()
             self._end()
             self._begin()
+
+    def _check_room(self) -> None:
+        self._check(self._expected * (1 + len(self._sent)))
 
     def _beat(self) -> None:
         while not self._closing.wait(BEAT_SECONDS):
@@ -359,6 +370,7 @@ class DeployedGrid(Grid):
     def _online(self) -> dict[int, Any]:
         """Node id -> what the server says of it."""
         if time.monotonic() - self._seen > NODES_SECONDS:
+            self._check_room()
             try:
                 self._nodes = {node.node_id: node for node in self._grid.get_nodes()}
             except Exception as error:
