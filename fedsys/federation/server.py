@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def serve(
         nodes = _Nodes(home, access)
         nodes.current()
         note = server.folder / "run"
-        with DeployedGrid(access, told, lambda: process.starts, note) as grid:
+        check = partial(superlink.check_room, server)
+        with DeployedGrid(access, told, lambda: process.starts, note, check) as grid:
             told(f"{home.facts.name}: waiting for banks at {home.facts.address}")
             ready()
             while True:

@@ -7,6 +7,7 @@ machine alone unless told otherwise.
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import sys
@@ -21,6 +22,9 @@ from fedsys.supervision import Supervised
 
 LOOPBACK = "127.0.0.1"
 ANSWER_SECONDS = 5.0
+ROOM = 16 << 20
+"""Bytes that the disk has to have left for the server's state. With none left the server answers
+on, and the banks seem to be away: it cannot write down that they are there."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,21 @@ def variables(folder: Path) -> dict[str, str]:
     }
 
 
+def check_room(server: SuperLink, coming: int = 0) -> None:
+    """Raises StorageError where the server's disk is full, or soon will be. coming: bytes that
+    messages may still bring."""
+    try:
+        disk = os.statvfs(server.folder)
+    except OSError:
+        return  # it is not there yet
+    if disk.f_bavail * disk.f_frsize < ROOM + coming:
+        raise _no_room(server)
+
+
+def _no_room(server: SuperLink) -> StorageError:
+    return StorageError(f"{server.folder}: no room for the server's state: make room there")
+
+
 def answers(server: SuperLink) -> bool:
     """Whether the server can be used."""
     try:
@@ -150,7 +169,7 @@ def _check_port(server: SuperLink, stopping: threading.Event) -> None:
 
 def _why(server: SuperLink, log: str) -> FedsysError | None:
     if "disk is full" in log or "No space left" in log:
-        return StorageError(f"{server.folder}: no room for the server's state: make room there")
+        return _no_room(server)
     if "address already in use" in log.lower():
         return NetworkError(f"{server.listen}:{server.port}: in use: choose another --port")
     return None

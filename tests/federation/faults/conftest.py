@@ -22,7 +22,8 @@ def observed(record_property: Callable[[str, object], None]) -> Callable[[int, s
 @pytest.fixture(scope="session")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     """Three banks, for all tests here: they leave it as they found it."""
-    with Federation(tmp_path_factory.mktemp("faults"), 3).running() as federation:
+    made = Federation(tmp_path_factory.mktemp("faults"), 3, small_disk=True)
+    with made.running() as federation:
         yield federation
 
 

@@ -24,6 +24,7 @@ from fedsys.federation.jobs.request import Request
 from fedsys.federation.jobs.run import read_result
 from fedsys.local import Local
 from tests.federation.faults.proxy import Proxy
+from tests.federation.faults.small_disk import small_disk_of
 from tests.flower.deployed import alive, children
 
 WAIT = 300.0
@@ -47,6 +48,7 @@ class Process:
         self.folder = folder
         self.log = folder / "process.log"
         self.ready = folder / "ready"
+        self.within: Sequence[str] = ()
         self._command = [*command, str(folder), str(self.ready)]
         self._process: subprocess.Popen[bytes] | None = None
         self.tree: set[int] = set()
@@ -59,7 +61,7 @@ class Process:
     def start(self) -> None:
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=log, stderr=log,
+                [*self.within, *self._command], stdin=subprocess.PIPE, stdout=log, stderr=log,
                 start_new_session=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
             )  # fmt: skip
 
@@ -116,9 +118,10 @@ class Process:
 
 
 class Federation:
-    """A coordinator and its banks. proxies: bank -> the line to its server."""
+    """A coordinator and its banks. proxies: bank -> the line to its server. disk: of the server's
+    state, where it has one of its own."""
 
-    def __init__(self, folder: Path, banks: int, rows: int = 600) -> None:
+    def __init__(self, folder: Path, banks: int, rows: int = 600, small_disk: bool = False) -> None:
         before, fraud.MADE_UP = fraud.MADE_UP, rows
         try:
             made = set_up(fraud.fraud(banks), folder)
@@ -127,6 +130,7 @@ class Federation:
         self.demo = made
         self.home: Home = made.home
         self.names = list(made.banks)
+        self.disk = small_disk_of(self.home.folder / "flower") if small_disk else None
         self._numbers = count(1)
         self.server = Process(self.home.folder, [sys.executable, "-m", "fedsys.federation.server"])
         self.banks = {
@@ -144,6 +148,9 @@ class Federation:
     def running(self) -> Iterator["Federation"]:
         """All processes; nothing of them is left afterwards."""
         with ExitStack() as stack:
+            if self.disk is not None:
+                stack.enter_context(self.disk)
+                self.server.within = self.disk.within
             for proxy in self.proxies.values():
                 stack.enter_context(proxy)
             for process in self.processes:
@@ -152,6 +159,12 @@ class Federation:
             for process in self.processes:
                 until(process.is_ready, process.folder.name)
             yield self
+
+    @property
+    def flower(self) -> Path:
+        """Where Flower's server keeps its state, as seen from here."""
+        place = self.home.folder / "flower"
+        return place if self.disk is None else self.disk.seen
 
     @property
     def processes(self) -> list[Process]:

@@ -173,3 +173,31 @@ def test_a_disk_without_room_pauses_a_job_that_goes_on_when_there_is_room(
     assert ended(job) == "done", job.status.error
     np.testing.assert_array_equal(weights(job), wanted)
     observed(20, "paused, its last checkpoint kept; went on when there was room: same weights")
+
+
+def test_a_full_disk_of_flowers_own_state_pauses_a_job_too(federation, whole, observed):
+    """Row 20, on a disk that is really full. Flower's server answers on, and says that the banks
+    are away: it cannot write down that they are there."""
+    if federation.disk is None:
+        pytest.skip("this machine lets nobody mount a small disk")
+    wanted = whole(3)
+    federation.plan(BAD, {2: "slow 3"})
+    job = federation.ask(rounds=3, quorum=3)
+    federation.await_work(BAD, 2)
+    federation.disk.fill()
+    try:
+        assert ended(job) == "paused"
+        assert (job.status.code, job.status.round) == (9, 1)
+        assert job.status.error.endswith("no room for the server's state: make room there")
+        resume_job(job)
+        assert ended(job) == "paused", "there is still none"
+    finally:
+        federation.disk.clear()
+        federation.plan(BAD, {})
+    resume_job(job)
+    assert ended(job) == "done", job.status.error
+    np.testing.assert_array_equal(weights(job), wanted)
+    assert [line["round"] for line in lines(job)] == [1, 2, 3]
+    observed(
+        20, "Flower's own disk full: paused, said so; went on when there was room: same weights"
+    )

@@ -98,6 +98,7 @@ def test_the_text_of_an_exception_stays_at_its_bank(federation, spoiled, observe
     assert "trainer.log" in holding(at_bank), "its own people can read it"
     assert "audit.jsonl" not in holding(at_bank)
     assert holding(federation.home.folder) == []
+    assert holding(federation.flower) == []
     for name in GOOD:
         assert holding(federation.banks[name].folder) == []
     observed(16, "the text is in the bank's own trainer.log and nowhere else; a code travels")
