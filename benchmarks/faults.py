@@ -30,6 +30,7 @@ from benchmarks.timing import table
 FAULTS = "tests/federation/faults"
 SURVIVAL, UPDATES = f"{FAULTS}/test_survival.py", f"{FAULTS}/test_updates.py"
 STRANGERS, DEPLOYED = f"{FAULTS}/test_strangers.py", "tests/federation/test_deployed.py"
+RUN = "tests/federation/test_run.py"
 BAD_UPDATES = (
     f"{UPDATES}::test_each_bad_update_is_refused_with_its_reason_and_the_others_make_the_round"
 )
@@ -64,11 +65,15 @@ ROWS: Mapping[int, Row] = {
     6: Row("all clients past the deadline", "no replies, no model, 'completed'",
            (f"{SURVIVAL}::test_a_job_that_no_bank_answers_fails_and_never_says_it_is_done",)),
     7: Row("one slow client", "late reply not aggregated",
-           (f"{UPDATES}::test_a_slow_bank_is_late_and_the_others_go_on",)),
+           (f"{UPDATES}::test_a_slow_bank_is_late_and_the_others_go_on",
+            f"{RUN}::test_a_bank_that_stays_away_costs_no_deadline")),
     8: Row("duplicate update", "database refuses it; the aggregator itself counts it twice",
            (f"{UPDATES}::test_an_update_that_comes_twice_counts_once",
             "tests/flower/test_engine.py::test_second_answers_are_not_counted")),
-    9: Row("NaN or infinity in an update", "model destroyed, 'completed'", (BAD_UPDATES,)),
+    9: Row("NaN or infinity in an update", "model destroyed, 'completed'",
+           (BAD_UPDATES,
+            f"{UPDATES}::test_a_bank_that_is_refused_three_times_in_a_row_is_in_quarantine",
+            f"{RUN}::test_a_bank_that_is_refused_three_times_in_a_row_is_not_asked_again")),
     10: Row("wrong shape", "run failed; shape (1,) is broadcast and accepted", (BAD_UPDATES,)),
     11: Row("16 bytes that claim 16 GiB; an array that is too large", "MemoryError",
             (BAD_UPDATES,
@@ -78,12 +83,15 @@ ROWS: Mapping[int, Row] = {
             (BAD_UPDATES,)),
     13: Row("extra or missing metric", "run failed",
             (f"{UPDATES}::test_a_metric_that_nobody_asked_for_is_no_fault",
-             f"{UPDATES}::test_a_missing_loss_costs_that_bank_alone")),
-    14: Row("update times 100, one of three",
-            "FedAvg poisoned; TrimmedAvg and MultiKrum do not protect at three clients", (),
-            "open: fedsys has no robust aggregation yet, so there is no configuration to refuse"),
-    15: Row("zero update under differential privacy", "ZeroDivisionError", (),
-            "open: fedsys has no differential privacy yet"),
+             f"{UPDATES}::test_a_missing_loss_costs_nothing_but_itself")),
+    14: Row("update times 100 or -1, one of three",
+            "FedAvg poisoned; TrimmedAvg and MultiKrum do not protect at three clients",
+            (f"{UPDATES}::test_a_median_of_three_holds_against_one_bank",
+             f"{UPDATES}::test_a_rule_that_three_banks_are_too_few_for_is_refused_before_anything_is_sent",
+             f"{UPDATES}::test_a_job_out_of_bounds_that_nobody_looked_at_ends_before_it_is_signed")),
+    15: Row("zero update where norms are clipped", "ZeroDivisionError",
+            (f"{UPDATES}::test_updates_without_a_length_and_far_too_long_are_bounded",
+             "tests/aggregators/test_rules.py::test_an_update_of_zeros_stays_one")),
     16: Row("exception text with a customer's data", "text in the server's log",
             (f"{UPDATES}::test_the_text_of_an_exception_stays_at_its_bank",
              "tests/flower/test_messages.py::test_codes_that_are_not_known_are_not_repeated")),

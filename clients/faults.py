@@ -99,6 +99,27 @@ class AbsurdWeight(Fault):
         return replace(update, weight=1e30)
 
 
+class TimesHundred(Fault):
+    """The update goes a hundred times as far."""
+
+    def spoil(self, update: Update, client: int) -> Update:
+        return _times(update, 100)
+
+
+class SignFlip(Fault):
+    """The update goes the opposite way."""
+
+    def spoil(self, update: Update, client: int) -> Update:
+        return _times(update, -1)
+
+
+class ZeroUpdate(Fault):
+    """The update says that nothing moved."""
+
+    def spoil(self, update: Update, client: int) -> Update:
+        return _times(update, 0)
+
+
 KINDS: dict[str, type[Fault]] = {
     "nan": NotANumber,
     "infinity": Infinite,
@@ -112,19 +133,33 @@ KINDS: dict[str, type[Fault]] = {
 }
 
 
+ATTACKS: dict[str, type[Fault]] = {
+    "times-100": TimesHundred,
+    "sign-flip": SignFlip,
+    "zero-update": ZeroUpdate,
+}
+"""What no gate can see, since honest updates look the same: the aggregator has to hold out."""
+
+
 class AnyFault(Fault):
-    """A client has one of the kinds of fault, always the same."""
+    """A client has one of the kinds of fault that a gate can see, always the same."""
 
     def spoil(self, update: Update, client: int) -> Update:
         kinds = list(KINDS.values())
         return kinds[client % len(kinds)](self.share).spoil(update, client)
 
 
-FAULTS = Family("fault", {"any": AnyFault, **KINDS})
+FAULTS = Family("fault", {"any": AnyFault, **KINDS, **ATTACKS})
 
 
 def _first(update: Update) -> tuple[str, np.ndarray]:
     return next(iter(update.tensors.items()))
+
+
+def _times(update: Update, factor: float) -> Update:
+    """The update with all of its numbers multiplied."""
+    tensors = {name: tensor * tensor.dtype.type(factor) for name, tensor in update.tensors.items()}
+    return replace(update, tensors=tensors)
 
 
 def _with_number(update: Update, value: float) -> Update:

@@ -71,12 +71,18 @@ class Family:
 
 
 def plain(value: Any) -> dict[str, Any]:
-    """A dataclass as a table: what `build` reads back. None is left out, as in TOML."""
+    """A dataclass as a table: what `build` reads back.
+
+    None is left out, as in TOML, and so is a field with `unsaid` in its metadata that has its
+    default: what was named or signed before there was such a field keeps its name.
+    """
     table: dict[str, Any] = {}
     hints = typing.get_type_hints(type(value))
     for field in dataclasses.fields(value):
         item, hint = getattr(value, field.name), hints[field.name]
         if item is None or not field.init:
+            continue
+        if "unsaid" in field.metadata and item == field.default:
             continue
         if hasattr(item, "dtype"):
             item = item.item()  # a seed out of np.arange

@@ -47,6 +47,12 @@ KEYS = {
         "fedavg, fedsgd, fedprox:MU, fedavgm:MOMENTUM, fedadagrad:RATE, fedadam:RATE, "
         "fedyogi:RATE or scaffold [fedavg].",
     ),
+    "aggregator": (
+        "aggregator",
+        "NAME",
+        "mean, or one that holds against faulty clients: median, trimmed:F, krum:F, krum:F,KEEP or "
+        "clipped:NORM [mean].",
+    ),
     "epochs": ("local.epochs", "N", "Passes over a client's rows in a round [5]."),
     "steps": ("local.steps", "N", "Batches a client trains on in a round, instead of epochs."),
     "batch": ("local.batch", "N", "Rows a step; 0 is all of a client's rows [10]."),

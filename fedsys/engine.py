@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fedsys.admission import Refusal
+from fedsys.aggregator import Aggregator, Mean, Sees
 from fedsys.layout import Layout
 
 Cohorts = Callable[[int], np.ndarray]
@@ -37,7 +38,8 @@ class Work:
 class Aggregate:
     """What a cohort gave.
 
-    delta: [layout length], weighted mean of the admitted movements (zeros where none was).
+    delta: [layout length], what the aggregator made of the admitted movements: their weighted mean
+        unless it is another (zeros where they were fewer than it needs).
     drift: [parameters], weighted mean of the changes of the clients' own vectors, or None.
     memory: client -> its new own vector, for those that have one.
     weight: sum of the admitted clients' weights.
@@ -66,6 +68,8 @@ class Partial:
     total: [layout length], sum of weight times movement over the admitted clients.
     weight: sum of their weights. clients, losses: [admitted], in the order in which they were
     added. drift: [parameters], sum of weight times the change of their own vectors, or None.
+    updates: [admitted, length], each one's movement, in that order, where the aggregator sees all
+        of them beside each other; else None.
     """
 
     total: np.ndarray
@@ -76,13 +80,20 @@ class Partial:
     empty: int = 0
     drift: np.ndarray | None = None
     memory: Mapping[int, np.ndarray] = field(default_factory=dict)
+    updates: np.ndarray | None = None
 
-    def aggregate(self, dtype: np.dtype[Any]) -> Aggregate:
-        """The sums as means, and the clients in ascending order."""
+    def aggregate(self, dtype: np.dtype[Any], aggregator: Aggregator = Mean()) -> Aggregate:  # noqa: B008
+        """What the aggregator makes of it, the sums as means, and the clients ascending."""
         order = self.clients.argsort()
         weight = self.weight or 1.0
+        if aggregator.sees is not Sees.ALL:
+            delta = self.total / weight
+        elif self.updates is None or len(order) < aggregator.needs:
+            delta = np.zeros(len(self.total))
+        else:
+            delta = aggregator.combine(self.updates[order])
         return Aggregate(
-            delta=(self.total / weight).astype(dtype),
+            delta=delta.astype(dtype),
             weight=self.weight,
             admitted=self.clients[order],
             losses=self.losses[order],
@@ -94,7 +105,8 @@ class Partial:
 
 
 def merged(partials: Iterable[Partial], layout: Layout, *, remembers: bool) -> Partial:
-    """The sum of partials, in float64 and in their order; only one is held at a time.
+    """The sum of partials, in float64 and in their order; only one is held at a time, but for the
+    updates that an aggregator sees beside each other.
 
     remembers: whether clients have vectors of their own, and so a drift.
     """
@@ -104,6 +116,7 @@ def merged(partials: Iterable[Partial], layout: Layout, *, remembers: bool) -> P
     clients, losses = [np.zeros(0, np.int64)], [np.zeros(0)]
     refused: list[Refusal] = []
     memory: dict[int, np.ndarray] = {}
+    updates: list[np.ndarray] = []
     for partial in partials:
         total += partial.total
         weight += partial.weight
@@ -114,6 +127,8 @@ def merged(partials: Iterable[Partial], layout: Layout, *, remembers: bool) -> P
         memory.update(partial.memory)
         if drift is not None and partial.drift is not None:
             drift += partial.drift
+        if partial.updates is not None:
+            updates.append(partial.updates)
     return Partial(
         total,
         weight,
@@ -123,6 +138,7 @@ def merged(partials: Iterable[Partial], layout: Layout, *, remembers: bool) -> P
         empty,
         drift,
         memory,
+        np.concatenate(updates) if updates else None,
     )
 
 

@@ -13,6 +13,9 @@ from typing import Any
 
 import tomli_w
 
+from fedsys.aggregator import Aggregator, Mean
+from fedsys.aggregators import AGGREGATORS
+from fedsys.aggregators.bounds import check_cohort, check_strategy
 from fedsys.checks import above, at_least, at_most
 from fedsys.choices import Family, build, plain
 from fedsys.clients.faults import FAULTS, Fault
@@ -38,7 +41,8 @@ class Experiment:
         or 'iid' where it has none.
     clients: how many; if None, the natural owners or 100. cohort: clients a round; if None, 10,
         or all where there are fewer.
-    strategy: the federated algorithm. local: the clients' training.
+    strategy: the federated algorithm. aggregator: how a round's updates become one movement; the
+        weighted mean unless said. local: the clients' training.
     weighting: clients count by their 'examples' or 'uniform'.
     rounds: how many. evaluate: rounds between evaluations on the server's test set, and
     evaluate_clients: on every client; 0 is only after the last round.
@@ -54,6 +58,7 @@ class Experiment:
     clients: int | None = None
     cohort: int | None = None
     strategy: Strategy = field(default=FedAvg(), metadata={"family": STRATEGIES})
+    aggregator: Aggregator = field(default=Mean(), metadata={"family": AGGREGATORS, "unsaid": True})
     local: Local = Local()
     weighting: str = "examples"
     rounds: int = 50
@@ -87,6 +92,9 @@ class Experiment:
                 "lower the cohort or raise clients"
             )
         self.strategy.local(self.local)
+        check_strategy(self.aggregator, self.strategy)
+        if self.cohort is not None:
+            check_cohort(self.aggregator, self.quorum, self.cohort)
 
     @property
     def name(self) -> str:

@@ -61,8 +61,8 @@ class Round:
 
     @property
     def loss(self) -> float:
-        """Mean training loss of the admitted clients; NaN if there are none."""
-        losses = self.aggregate.losses
+        """Mean training loss of the admitted clients that said it; NaN if there are none."""
+        losses = self.aggregate.losses[~np.isnan(self.aggregate.losses)]
         return float(losses.mean()) if len(losses) else float("nan")
 
 
@@ -93,13 +93,15 @@ def run_rounds(
     population: float,
     rounds: int,
     quorum: float,
+    needs: int = 1,
 ) -> Iterator[tuple[State, Round]]:
     """Yields each state and what led to it, from the round after `state` to number `rounds`.
 
     cohorts: round number -> [cohort] clients. population: the weight of all clients together.
     quorum: part of the updates of a cohort that must be admitted; else the model stays where it
-    is. Raises TrainingError where no client's training gives finite numbers, and QuorumError
-    after PATIENCE rounds in a row without a quorum.
+    is. needs: how many the aggregator needs, with the same end. Raises TrainingError where no
+    client's training gives finite numbers, and QuorumError after PATIENCE rounds in a row without
+    a quorum.
     """
     while state.round < rounds:
         number = state.round + 1
@@ -109,7 +111,7 @@ def run_rounds(
         aggregate = engine.run(work)
         _losses_finite(aggregate, number)
         sent = len(aggregate.admitted) + len(aggregate.refused)
-        enough = len(aggregate.admitted) >= quorum * sent
+        enough = len(aggregate.admitted) >= max(quorum * sent, needs if sent else 0)
         moved = enough and len(aggregate.admitted) > 0
         if moved:
             state = _step(state, strategy, layout, aggregate, population)
@@ -120,8 +122,7 @@ def run_rounds(
         if state.missed >= PATIENCE:  # above, where a run that gave up was resumed
             raise QuorumError(
                 f"round {number}: {len(aggregate.admitted)} of {sent} updates were admitted, "
-                f"fewer than the quorum of {quorum:g}, {PATIENCE} rounds in a row "
-                f"({_reasons(aggregate)}): mend the clients or lower --quorum"
+                f"fewer than {_wanted(aggregate, quorum, needs)}"
             )
 
 
@@ -168,6 +169,21 @@ def _diverged(round: int, what: str) -> None:
     raise TrainingError(
         f"round {round}: {what}: try a lower --rate, gradient clipping (--clip 1), "
         "a lower server rate, or look for NaN in the data"
+    )
+
+
+def _wanted(aggregate: Aggregate, quorum: float, needs: int) -> str:
+    """What a round had too few updates for, and the remedy."""
+    admitted, refused = len(aggregate.admitted), len(aggregate.refused)
+    reasons = f" ({_reasons(aggregate)})" if refused else ""
+    if admitted < quorum * (admitted + refused):
+        return (
+            f"the quorum of {quorum:g}, {PATIENCE} rounds in a row{reasons}: "
+            "mend the clients or lower --quorum"
+        )
+    return (
+        f"the {needs} that the aggregator needs, {PATIENCE} rounds in a row{reasons}: "
+        "mend the clients or raise --cohort"
     )
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 import keras
 import numpy as np
 
+from fedsys.aggregators.bounds import check_cohort
 from fedsys.engines.compiled import use_threads
 from fedsys.errors import TrainingError
 from fedsys.experiment import Experiment
@@ -75,6 +76,7 @@ def prepare(
     task = task or experiment.task.load()
     partition = draw_partition(experiment, task.train)
     cohort = cohort_size(experiment, partition)
+    check_cohort(experiment.aggregator, experiment.quorum, cohort)
     use_threads(workers or os.cpu_count() or 1, cohort)
     with seeded_globals(experiment.seed):
         model = _built(task)

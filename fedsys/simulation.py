@@ -247,6 +247,7 @@ def _rounds(
         population=setting.population,
         rounds=experiment.rounds,
         quorum=experiment.quorum,
+        needs=experiment.aggregator.needs,
     )
     stopping = partial(watcher.said, "stopping after this round; once more to stop at once")
     with EventWriter(run.folder / "events") as events, asked_to_stop(stopping) as stop:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 
-from fedsys.engine import Aggregate, Work
+from fedsys.aggregator import Mean
+from fedsys.engine import Aggregate, Cohorts, Work
 from fedsys.engines.compiled import CompiledEngine
 from fedsys.layers import random_layers
 from fedsys.layout import Layout, read_weights
@@ -16,7 +18,7 @@ from fedsys.local import Local
 from fedsys.objectives import objective
 from fedsys.partition import Partition
 from fedsys.plan import draw_plan
-from fedsys.rounds import State, begin, draw_cohort, run_rounds
+from fedsys.rounds import Round, State, begin, draw_cohort, run_rounds
 from fedsys.strategies import FedAvg
 from fedsys.task import Examples, Task
 from fedsys.training import LocalTraining, Moved, client_seeds
@@ -84,6 +86,7 @@ class Federation:
         **engine: Any,
     ) -> None:
         self.task, self.partition, self.strategy, self.seed = task, partition, strategy, seed
+        self.aggregator = engine.get("aggregator", Mean())
         self.model = task.model()
         self.layout = Layout.of(self.model)
         self.weights = read_weights(self.model)
@@ -106,17 +109,25 @@ class Federation:
 
     def run(self, rounds: int, cohort: int | None = None, quorum: float = 0.5) -> list[State]:
         """The states after each of some rounds."""
-        states = run_rounds(
+        size = cohort or len(self.partition)
+        states = self.rounds(rounds, lambda round: self.cohort(size, round), quorum)
+        return [state for state, _ in states]
+
+    def rounds(
+        self, rounds: int, cohorts: Cohorts, quorum: float = 0.5
+    ) -> Iterator[tuple[State, Round]]:
+        """The states after each of some rounds, and what led to them."""
+        return run_rounds(
             begin(self.strategy, self.layout, self.weights),
             self.strategy,
             self.engine,
             self.layout,
-            cohorts=lambda round: self.cohort(cohort or len(self.partition), round),
+            cohorts=cohorts,
             population=self.population,
             rounds=rounds,
             quorum=quorum,
+            needs=self.aggregator.needs,
         )
-        return [state for state, _ in states]
 
 
 class Trainer:

@@ -99,6 +99,7 @@ def test_every_option_reaches_its_key(cli: Cli):
         "cohort": "2",
         "partition": "natural",
         "strategy": "fedavgm:0.5",
+        "aggregator": "clipped:2.5",
         "epochs": "2",
         "steps": "3",
         "batch": "4",

@@ -144,6 +144,7 @@ CHANGES = {
     "clients": 50,
     "cohort": 5,
     "strategy": "fedprox",
+    "aggregator": "median",
     "local": Local(rate=0.2),
     "weighting": "uniform",
     "rounds": 51,
@@ -211,8 +212,8 @@ def test_an_experiment_is_read_without_tensorflow():
 
 # --- mistakes ------------------------------------------------------------------------------------
 
-FIELDS = ("clients, cohort, compiler, evaluate, evaluate_clients, faults, local, partition, "
-          "quorum, rounds, seed, strategy, task, weighting")  # fmt: skip
+FIELDS = ("aggregator, clients, cohort, compiler, evaluate, evaluate_clients, faults, local, "
+          "partition, quorum, rounds, seed, strategy, task, weighting")  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -249,10 +250,10 @@ FIELDS = ("clients, cohort, compiler, evaluate, evaluate_clients, faults, local,
          "local.optimizer.beta1 must be below 1, not 1.0"),
         ({"faults": "nann"}, "faults: unknown fault 'nann'; did you mean 'nan'? known: "
          "absurd-weight, any, dtype, extra, infinity, missing, nan, negative-weight, shape, "
-         "zero-weight"),
+         "sign-flip, times-100, zero-update, zero-weight"),
         ({"faults": "nan:1.5"}, "faults.share must be at most 1, not 1.5"),
         ({"task": "digit"}, "task: unknown task 'digit'; did you mean 'digits'? known: "
-         "credit-default, digits, fashion-mnist, heart, synthetic, table"),
+         "credit-default, digits, fashion-mnist, heart, synthetic, table, tables"),
         ({"task": {"name": "digits", "modle": "cnn"}},
          "task.modle: unknown key of 'digits'; did you mean 'model'? known: model"),
         ({"cohort": 20, "clients": 10},

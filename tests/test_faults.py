@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedsys.admission import Gate, Reason, Refused, Update
-from fedsys.clients.faults import FAULTS, KINDS, AnyFault, Fault, NotANumber
+from fedsys.clients.faults import ATTACKS, FAULTS, KINDS, AnyFault, Fault, NotANumber
 from fedsys.layout import Layout
 from fedsys.local import Local
 from fedsys.strategies import FedAvg, Scaffold
@@ -31,7 +31,7 @@ HONEST = Update(LAYOUT.named(np.arange(5, dtype=np.float32)), 8.0)
 
 
 def test_every_kind_of_fault_is_tested_here():
-    assert set(REASONS) == set(KINDS) == set(FAULTS.members) - {"any"}
+    assert set(REASONS) == set(KINDS) == set(FAULTS.members) - {"any", *ATTACKS}
     assert set(REASONS.values()) == set(Reason) - NO_UPDATE, "every reason has its fault"
 
 

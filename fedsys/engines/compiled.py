@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from fedsys.admission import Gate, Reason, Refusal, Refused, Update
+from fedsys.aggregator import Aggregator, Mean, Sees
 from fedsys.arithmetic import multiply_accumulates
 from fedsys.clients.faults import Fault
 from fedsys.engine import Aggregate, Cohorts, Partial, Work, merged
@@ -71,8 +72,9 @@ class CompiledEngine:
     """Runs cohorts of virtual clients in one process.
 
     Clients of a lane are trained one after another inside one compiled call, which returns their
-    sum; lanes run on threads. A client that keeps a vector of its own, or whose update is spoiled
-    on purpose, is a lane by itself, and its update is looked at before it is added.
+    sum; lanes run on threads. A client that keeps a vector of its own, whose update is spoiled on
+    purpose, or whose update the aggregator wants to see, is a lane by itself, and its update is
+    looked at before it is added.
 
     workers: threads; all cores if None. xla: compile with XLA or not; chosen by layers if None.
     uniform: whether clients count alike, or by their rows.
@@ -89,6 +91,7 @@ class CompiledEngine:
         seed: int,
         uniform: bool = False,
         fault: Fault | None = None,
+        aggregator: Aggregator = Mean(),  # noqa: B008
         workers: int | None = None,
         xla: bool | None = None,
     ) -> None:
@@ -98,6 +101,7 @@ class CompiledEngine:
         self.local = strategy.local(local)
         self.seed = seed
         self.fault = fault
+        self.aggregator = aggregator
         self.weights = enrolled_weights(partition, uniform)
         if xla and batch_layers(model):
             raise UsageError(
@@ -151,7 +155,7 @@ class CompiledEngine:
         return self._prepare(round, cohorts(round))
 
     def run(self, work: Work) -> Aggregate:
-        return self.partial(work).aggregate(self.layout.dtype)
+        return self.partial(work).aggregate(self.layout.dtype, self.aggregator)
 
     def partial(self, work: Work) -> Partial:
         """The sums over a cohort, or over the part of it that `work` names."""
@@ -176,7 +180,8 @@ class CompiledEngine:
         spoiled = np.zeros(len(cohort), bool)
         if self.fault is not None:
             spoiled = self.fault.strikes(self.seed, round, cohort)
-        alone = np.full(len(cohort), self.strategy.remembers) | spoiled
+        looked_at = self.strategy.remembers or self.aggregator.sees is not Sees.SUMS
+        alone = np.full(len(cohort), looked_at) | spoiled
         steps = steps_of(self.local, sizes)
         rows = steps * np.minimum(self.local.batch or sizes, sizes)
         together = np.flatnonzero(~alone)
@@ -246,6 +251,7 @@ class CompiledEngine:
             span = float(prepared.plan.steps[place]) * self.local.rate
             new = self.strategy.receive(work.state, own, delta[: self.layout.parameters], span)
             drift, memory = update.weight * (new - own), {client: new}
+        delta = self.aggregator.limit(delta)
         return Partial(
             total=update.weight * delta,
             weight=update.weight,
@@ -253,6 +259,7 @@ class CompiledEngine:
             losses=moved.losses,
             drift=drift,
             memory=memory,
+            updates=delta[None] if self.aggregator.sees is Sees.ALL else None,
         )
 
 

@@ -40,6 +40,7 @@ class Compiled:
             seed=experiment.seed,
             uniform=experiment.weighting == "uniform",
             fault=experiment.faults,
+            aggregator=experiment.aggregator,
             workers=workers,
             xla=XLA[experiment.compiler],
         )

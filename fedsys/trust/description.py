@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections import Counter
 
+from fedsys.aggregator import Aggregator, Sees
+from fedsys.aggregators import named
 from fedsys.local import OPTIMIZERS
 from fedsys.strategies import STRATEGIES
 from fedsys.trust.architecture import models as architectures
@@ -56,6 +58,7 @@ def describe(job: Job, settled: bool = True) -> str:
             "What is computed",
             f"  strategy     {STRATEGIES.short(terms.strategy)}, {terms.rounds} rounds, "
             f"seed {terms.seed}",
+            f"  aggregator   {_aggregation(terms.aggregator)}",
             f"  a round      {cohort} within {_seconds(terms.deadline)}; at least "
             f"{terms.quorum} good updates, or the model does not move",
             f"  at a bank    {amount}, {batch}, {OPTIMIZERS.short(local.optimizer)} at rate "
@@ -83,6 +86,16 @@ def describe(job: Job, settled: bool = True) -> str:
             "  noise is added. An update can tell something about the rows it was computed from.",
         ]
     )
+
+
+def _aggregation(aggregator: Aggregator) -> str:
+    """How updates become a movement of the model."""
+    how = {
+        Sees.SUMS: "of the updates, each by its weight",
+        Sees.EACH: "of the updates, each by its weight and none longer than the bound",
+        Sees.ALL: f"of at least {aggregator.needs} updates, whatever their weight",
+    }
+    return f"{named(aggregator)}, {how[aggregator.sees]}"
 
 
 def _bytes(count: int) -> str:

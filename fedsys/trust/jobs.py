@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from fedsys.aggregator import Aggregator, Mean
+from fedsys.aggregators import AGGREGATORS
+from fedsys.aggregators.bounds import check_quorum, check_strategy
 from fedsys.checks import above, at_least, at_most
 from fedsys.choices import build, plain
 from fedsys.errors import DataError, PolicyError, UsageError
@@ -48,17 +51,18 @@ class Terms:
     """Everything about a job but the model.
 
     federation, name: what it belongs to and is called. code: version of fedsys that the banks
-    run. strategy, local, weighting, rounds, seed: as in an experiment. cohort: banks a round, or
-    None for all. quorum: updates that must be admitted for the model to move. deadline: seconds
-    of a round. evaluate: rounds between evaluations at the banks, 0 for the last only.
-    objective: its name. schema, preparation: SHA-256 of the columns that banks agreed on, and of
-    how they are scaled.
+    run. strategy, aggregator, local, weighting, rounds, seed: as in an experiment. cohort: banks a
+    round, or None for all. quorum: updates that must be admitted for the model to move, as many as
+    the aggregator needs at least. deadline: seconds of a round. evaluate: rounds between
+    evaluations at the banks, 0 for the last only. objective: its name. schema, preparation: SHA-256
+    of the columns that banks agreed on, and of how they are scaled.
     """
 
     federation: str
     name: str
     code: str
     strategy: Strategy = field(metadata={"family": STRATEGIES})
+    aggregator: Aggregator = field(default=Mean(), metadata={"family": AGGREGATORS, "unsaid": True})
     local: Local
     weighting: str
     rounds: int
@@ -90,6 +94,8 @@ class Terms:
             raise ValueError(f"quorum {self.quorum} is above the cohort of {self.cohort}")
         objective(self.objective)
         self.strategy.local(self.local)
+        check_strategy(self.aggregator, self.strategy)
+        check_quorum(self.aggregator, self.quorum)
 
 
 @dataclass(frozen=True)
@@ -178,6 +184,7 @@ class Job:
                 name=name,
                 code=version(),
                 strategy=experiment.strategy,
+                aggregator=experiment.aggregator,
                 local=experiment.local,
                 weighting=experiment.weighting,
                 rounds=experiment.rounds,

@@ -62,6 +62,7 @@ def happened(given: Setting, engine: Any, start: State, rounds: int | None = Non
         population=given.population,
         rounds=rounds or given.experiment.rounds,
         quorum=given.experiment.quorum,
+        needs=given.experiment.aggregator.needs,
     )
 
 

@@ -28,6 +28,7 @@ def rounds(
             population=setting.population,
             rounds=count,
             quorum=experiment.quorum,
+            needs=experiment.aggregator.needs,
         )
     )
 

@@ -62,8 +62,9 @@ def compiled(given, rounds=None):
         ("fedprox:0.1", {"weighting": "uniform"}),
         ("fedadam:0.1", {"cohort": 10}),
         ("scaffold", {}),
+        ("fedavg", {"faults": "times-100:0.2", "aggregator": "median"}),
     ],
-    ids=["fedavg", "fedprox", "fedadam", "scaffold"],
+    ids=["fedavg", "fedprox", "fedadam", "scaffold", "median"],
 )
 def test_two_nodes_come_to_what_one_process_comes_to(cluster, strategy, more):
     given = setting(strategy, **more)

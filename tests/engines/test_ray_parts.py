@@ -112,14 +112,19 @@ def test_a_strategy_of_the_users_travels_whole():
 
 
 @pytest.mark.parametrize("apart", [False, True], ids=["shared", "homes"])
-@pytest.mark.parametrize("strategy", ["fedavg", "fedprox:0.1", "fedadam:0.1", "scaffold"])
-def test_workers_add_up_to_what_one_process_comes_to(monkeypatch, strategy, apart):
+@pytest.mark.parametrize(
+    ("strategy", "aggregator"),
+    [("fedavg", "mean"), ("fedprox:0.1", "mean"), ("fedadam:0.1", "mean"), ("scaffold", "mean"),
+     ("fedavg", "krum:1,2"), ("fedavg", "clipped:0.2")],
+)  # fmt: skip
+def test_workers_add_up_to_what_one_process_comes_to(monkeypatch, strategy, aggregator, apart):
     """Workers in this process: the parts of the engine without a Ray between them."""
     from fedsys.engines.ray import worker
     from fedsys.engines.ray.engine import _of, _part
 
     monkeypatch.setattr(worker, "_node", lambda: "here")
-    given = setting(strategy, cohort=len(SIZES), faults="any:0.2", compiler="graph")
+    said = {"cohort": len(SIZES), "faults": "any:0.2", "compiler": "graph"}
+    given = setting(strategy, aggregator=aggregator, **said)
     home = homes(given.partition.sizes, 3)
     cutter = Cutter(given.partition, Local(**vars(LOCAL)), 10**9, 3, home if apart else None)
     recipe = np.frombuffer(Recipe.of(given, False, 1, None).packed(), np.uint8)
@@ -139,7 +144,8 @@ def test_workers_add_up_to_what_one_process_comes_to(monkeypatch, strategy, apar
         for one, shard in zip(team, cutter.shards(work.cohort), strict=True)
     ]
     remembers = given.experiment.strategy.remembers
-    got = merged(partials, given.layout, remembers=remembers).aggregate(given.layout.dtype)
+    sums = merged(partials, given.layout, remembers=remembers)
+    got = sums.aggregate(given.layout.dtype, given.experiment.aggregator)
     with Compiled().open(given, 1) as engine:
         expected = engine.run(work)
     np.testing.assert_allclose(got.delta, expected.delta, atol=1e-6)

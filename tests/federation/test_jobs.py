@@ -2,6 +2,7 @@
 
 import pytest
 
+from fedsys.aggregators import Krum
 from fedsys.errors import DataError, StorageError, UsageError
 from fedsys.federation.demo.fraud import SCHEMA
 from fedsys.federation.home import Facts, Home
@@ -87,6 +88,9 @@ def test_a_request_is_read_as_it_was_written(tmp_path):
         ("name = 'a'\nmodel = 'mlq'", "did you mean 'mlp'"),
         ("name = 'a'\nstrategy = 'fedavq'", "did you mean 'fedavg'"),
         ("name = 'a'\ndeadline = 0", "deadline"),
+        ("name = 'a'\naggregator = 'medain'", "aggregator: .* did you mean 'median'"),
+        ("name = 'a'\naggregator = 'krum:1'\nquorum = 3", "krum:1 needs 5 updates and the quorum"),
+        ("name = 'a'\naggregator = 'median'\nstrategy = 'scaffold'", "strategy 'scaffold'"),
         ("name = 'a'\nweighting = 'x'", "weighting"),
         ("name = ", "not TOML"),
     ],
@@ -124,3 +128,14 @@ def test_a_result_that_is_not_there_or_damaged_is_said(home):
     job.weights.write_bytes(b"FSW1" + b"\xff" * 40)
     with pytest.raises(DataError):
         read_result(job)
+
+
+def test_a_request_says_its_aggregator_by_name_or_as_a_table(tmp_path):
+    path = tmp_path / "job.toml"
+    for said in ('aggregator = "krum:1"', '[aggregator]\nname = "krum"\nfaulty = 1'):
+        path.write_text(f'name = "one"\nquorum = 5\n{said}')
+        request = Request.read(path)
+        assert request.aggregator == request.experiment.aggregator == Krum(1)
+        path.write_text(request.toml())
+        assert Request.read(path) == request
+    assert "aggregator" not in Request(name="one").table()

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedsys.aggregators import AGGREGATORS, Krum, Mean, Median
 from fedsys.errors import DataError, FedsysError, IdentityError, PolicyError, UsageError
 from fedsys.experiment import Experiment
 from fedsys.layout import Layout
@@ -61,6 +62,7 @@ TABLE = job().table()
     "changed",
     [{}, {"cohort": 5}, {"strategy": STRATEGIES.parse("scaffold")},
      {"strategy": STRATEGIES.parse("fedadam")}, {"local": Local(optimizer=Adam(), clip=1.0)},
+     {"aggregator": Median(), "quorum": 3}, {"aggregator": Krum(1, 3), "quorum": 6},
      {"local": Local(steps=3, batch=0)}, {"weighting": "uniform"}, {"evaluate": 0}],
 )  # fmt: skip
 def test_a_job_is_the_same_after_its_journey(changed):
@@ -84,6 +86,41 @@ def test_every_strategy_can_be_asked_for(name):
     one = job(strategy=STRATEGIES.parse(name))
     assert Job.of(one.table()) == one
     assert name in describe(one)
+
+
+@pytest.mark.parametrize("name", ["median", "trimmed:1", "krum:1", "clipped:0.5"])
+def test_every_aggregator_can_be_asked_for(name):
+    rule = AGGREGATORS.parse(name)
+    one = job(aggregator=rule, quorum=5)
+    assert Job.of(one.table()) == one and one.digest != job(quorum=5).digest
+    assert f"aggregator   {name}, of " in describe(one)
+    assert propose(Experiment(aggregator=rule), _logistic(), quorum=5).terms.aggregator == rule
+
+
+def test_a_job_of_the_mean_is_named_as_before_there_were_others():
+    assert job(aggregator=Mean()).digest == job().digest
+    assert "aggregator" not in job().table()["terms"]
+    assert "mean, of the updates, each by its weight" in describe(job())
+
+
+def test_a_job_with_a_quorum_too_small_for_its_aggregator_is_none():
+    line = "aggregator krum:1 needs 5 updates and the quorum is 3: raise the quorum to 5"
+    with pytest.raises(UsageError, match=line):
+        job(aggregator=Krum(1), quorum=3)
+    with pytest.raises(UsageError, match=line):
+        propose(Experiment(aggregator="krum:1"), _logistic(), quorum=3)
+    table = copy.deepcopy(job(aggregator=Krum(1), quorum=5).table())
+    table["terms"]["quorum"] = 3
+    with pytest.raises(DataError, match=line):  # a bank's side, whoever signed it
+        Job.of(table)
+    with pytest.raises(UsageError, match=r"strategy 'scaffold' .* median does not guard"):
+        job(aggregator=Median(), quorum=3, strategy=STRATEGIES.parse("scaffold"))
+
+
+def _logistic() -> Any:
+    from fedsys.tasks.models import logistic
+
+    return logistic((23,), 1)
 
 
 def test_the_objectives_are_those_that_fedsys_has():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedsys.aggregator import Sees
 from fedsys.arithmetic import multiply_accumulates
 from fedsys.engine import Aggregate, Cohorts, Work
 from fedsys.engines.in_process import XLA
@@ -79,7 +80,7 @@ class RayEngine:
             "data": "shared" if self._cutter.home is None else "homes",
             "ray": connected.ray,
         }
-        self._layout = setting.layout
+        self._layout, self._aggregator = setting.layout, setting.experiment.aggregator
 
     @classmethod
     @contextmanager
@@ -108,7 +109,7 @@ class RayEngine:
         given = packed_state(work.anchor, work.state)
         self._foreman.send(Job(work.round, given, shards, memory, self._ahead(work.round)))
         summed: Summed = self._foreman.receive(Summed)
-        return summed.partial.aggregate(self._layout.dtype)
+        return summed.partial.aggregate(self._layout.dtype, self._aggregator)
 
     def close(self) -> None:
         self._foreman.close()
@@ -177,9 +178,12 @@ def _large(setting: Setting, workers: int) -> bool:
 
 
 def _store(setting: Setting, folder: str, workers: int) -> int:
-    """Bytes for Ray's object store: the rows once, and each worker's weights and sums."""
+    """Bytes for Ray's object store: the rows once, each worker's weights and sums, and vectors that
+    clients send one by one."""
     train, vector = setting.task.train, 8 * setting.layout.length
-    vectors = setting.cohort if setting.experiment.strategy.remembers else 0
+    experiment = setting.experiment
+    one_by_one = experiment.strategy.remembers or experiment.aggregator.sees is Sees.ALL
+    vectors = setting.cohort if one_by_one else 0
     needed = STORE + (train.inputs.nbytes + train.labels.nbytes) * 5 // 4
     needed += vector * (4 * workers + 8 + 2 * vectors)
     return max(STORE // 2, min(needed, int(0.8 * local_files(folder))))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedsys.aggregator import Aggregator
 from fedsys.clients.faults import Fault
 from fedsys.errors import DataError, UsageError
 from fedsys.local import Local
@@ -115,6 +116,7 @@ class Recipe:
     model: Callable[[], keras.Model]
     objective: Objective | str
     strategy: Strategy
+    aggregator: Aggregator
     local: Local
     fault: Fault | None
     seed: int
@@ -135,6 +137,7 @@ class Recipe:
             task.model,
             task.objective,
             experiment.strategy,
+            experiment.aggregator,
             replace(experiment.local, batch=batch),
             experiment.faults,
             experiment.seed,

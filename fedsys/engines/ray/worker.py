@@ -103,6 +103,7 @@ def _engine(recipe: Recipe, examples: Examples, start: np.ndarray) -> CompiledEn
         seed=recipe.seed,
         uniform=recipe.uniform,
         fault=recipe.fault,
+        aggregator=recipe.aggregator,
         workers=recipe.threads,
         xla=recipe.xla,
     )

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedsys.admission import Reason, Refusal
+from fedsys.aggregator import Mean
+from fedsys.aggregators import named
 from fedsys.engine import Aggregate, Cohorts, Work
 from fedsys.engines.tff.architecture import ELSEWHERE, Architecture, architecture
 from fedsys.engines.tff.process import Child, not_written
@@ -47,6 +49,8 @@ def check(setting: Setting) -> Architecture:
     if name not in SUPPORTED:
         said = name or type(strategy).__name__
         _refuse(f"strategy {said!r} is not to be had in it: use one of {', '.join(SUPPORTED)}")
+    if not isinstance(experiment.aggregator, Mean):
+        _refuse(f"aggregator {named(experiment.aggregator)} is not to be had in it: use the mean")
     if not isinstance(local.optimizer, Sgd):
         _refuse("clients' Adam has another formula in it: use sgd")
     if local.optimizer.decay:

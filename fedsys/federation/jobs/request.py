@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
+from fedsys.aggregator import Aggregator, Mean
+from fedsys.aggregators import AGGREGATORS
+from fedsys.aggregators.bounds import check_quorum, check_strategy
 from fedsys.checks import above, at_least
 from fedsys.choices import build, plain
 from fedsys.errors import UsageError, nearest
@@ -31,19 +34,23 @@ class Request:
     """An experiment with real banks.
 
     name: of the job. model: 'mlp' (64 and 32 hidden units) or 'logistic', of as many inputs as the
-    schema has. strategy, local, weighting, rounds, seed: as in an experiment.
+    schema has. strategy, aggregator, local, weighting, rounds, seed: as in an experiment.
     quorum: banks whose updates a round needs; all that the federation needs if None.
-    deadline: seconds that a round waits for its banks.
+    deadline: seconds that a round waits for its banks. grace: seconds that the others have once its
+    quorum has answered; None is as long again as that took, and 30 at least. Not part of the job
+    that banks sign up to: it changes nobody's work.
     """
 
     name: str
     model: str = "mlp"
     strategy: Strategy = field(default=FedAvg(), metadata={"family": STRATEGIES})
+    aggregator: Aggregator = field(default=Mean(), metadata={"family": AGGREGATORS, "unsaid": True})
     local: Local = Local()
     weighting: str = "examples"
     rounds: int = 20
     quorum: int | None = None
     deadline: float = 600.0
+    grace: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -54,12 +61,17 @@ class Request:
             raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)}")
         at_least(1, rounds=self.rounds, quorum=self.quorum)
         above(0, deadline=self.deadline)
+        check_strategy(self.aggregator, self.strategy)
+        if self.quorum is not None:
+            check_quorum(self.aggregator, self.quorum)
+        at_least(0, grace=self.grace)
 
     @property
     def experiment(self) -> Experiment:
         """The same as an experiment; its task is nobody's here."""
         return Experiment(
             strategy=self.strategy,
+            aggregator=self.aggregator,
             local=self.local,
             weighting=self.weighting,
             rounds=self.rounds,

@@ -21,7 +21,7 @@ checkpoints of the run.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from fedsys.admission import Gate, Reason, Refusal, Refused
+from fedsys.aggregator import Aggregator, Mean, Sees
 from fedsys.engine import Aggregate, Cohorts, Partial, Work
 from fedsys.errors import UsageError
 from fedsys.flower.rounds.exact import ExactSum
@@ -38,7 +39,8 @@ from fedsys.layout import Layout
 from fedsys.strategy import Strategy, Vector
 
 Told = Callable[[int, str], None]
-"""Is told of a client, and what came of it: 'admitted', or why not."""
+ADMITTED = "admitted"
+"""Is told of a client, and what came of it: `ADMITTED`, with what was odd after it, or why not."""
 
 Check = Callable[[int, RecordDict], None]
 """Looks at what a client sent beside our own records; raises `Refused`."""
@@ -47,18 +49,25 @@ Dress = Callable[[int, RecordDict], RecordDict]
 """What is sent to a client: the content with records of one's own added, such as a signature."""
 
 
+NAMED = 1024
+"""Bytes of a tensor in a message beside its numbers: its name, its shape, ids of its pieces."""
+
+
 class GridEngine:
     """Runs cohorts on the nodes of a grid. Is an `Engine`.
 
     layout: of the model. enrolled: [clients], the weight that each counts with; a client of
     weight 0 has no rows and is not asked. experiment: which one, as the clients know it.
-    node_of: client -> node id, or None while the client is away. waiting: see `Waiting`.
-    own_stays: whether the clients' own vectors stay with them; see above.
+    node_of: client -> node id, or None while the client is away. waiting: see `Waiting`; it has
+    enough of updates that were admitted. away: see `exchange`.
+    aggregator: see `Aggregator`. own_stays: whether the clients' own vectors stay with them; see
+    above.
     facts: what to say of where this runs. told, check, dress: see `Told`, `Check`, `Dress`.
     lost: is told of a client that gave no answer, and may raise to end the run.
 
     Sums are in float64 at twice its precision, so the order in which answers come changes
-    nothing, and memory is that of a few vectors, however many clients there are.
+    nothing, and memory is that of a few vectors, however many clients there are, unless the
+    aggregator sees all updates beside each other.
     """
 
     def __init__(
@@ -71,6 +80,8 @@ class GridEngine:
         experiment: str,
         node_of: NodeOf,
         waiting: Waiting = Waiting(),  # noqa: B008
+        away: Collection[int] = (),
+        aggregator: Aggregator = Mean(),  # noqa: B008
         own_stays: bool = True,
         facts: Mapping[str, Any] | None = None,
         told: Told = lambda client, what: None,
@@ -84,7 +95,8 @@ class GridEngine:
         self._enrolled = enrolled
         self._experiment = experiment
         self._node_of = node_of
-        self._waiting = waiting
+        self._waiting, self._away = waiting, away
+        self._aggregator = aggregator
         self._own_stays = own_stays
         self._facts = dict(facts or {"workers": len(enrolled), "where": "Flower"})
         self._told, self._check, self._dress, self._lost = told, check, dress, lost
@@ -99,7 +111,7 @@ class GridEngine:
     def close(self) -> None: ...
 
     def run(self, work: Work) -> Aggregate:
-        return self.partial(work).aggregate(self.layout.dtype)
+        return self.partial(work).aggregate(self.layout.dtype, self._aggregator)
 
     def partial(self, work: Work) -> Partial:
         """The sums over a cohort, or over the part of it that `work` names."""
@@ -107,7 +119,7 @@ class GridEngine:
         broadcast = Broadcast.of(
             self._experiment, work.round, work.anchor, self._strategy, work.state
         )
-        sums = _Sums(self.layout, self._strategy.remembers)
+        sums = _Sums(self.layout, self._strategy.remembers, self._aggregator)
         vectors = self.layout.length + self.layout.parameters * self._strategy.remembers
         answers = exchange(
             self._grid,
@@ -115,11 +127,14 @@ class GridEngine:
             lambda client: self._dress(client, self._instruction(broadcast, work, client)),
             self._node_of,
             round=work.round,
-            reply_bytes=vectors * self.layout.dtype.itemsize,
+            reply_bytes=vectors * self.layout.dtype.itemsize + NAMED * len(self.layout.names),
             waiting=self._waiting,
+            enough=lambda: sums.admitted >= self._waiting.enough * len(asked),
+            away=self._away,
         )
         for client, content in answers:
             self._told(client, self._counted(sums, broadcast, work, client, content))
+            del content  # not held while the next is fetched
         return sums.partial(empty=len(work.cohort) - len(asked))
 
     def _instruction(self, broadcast: Broadcast, work: Work, client: int) -> RecordDict:
@@ -157,7 +172,7 @@ class GridEngine:
         if self._strategy.remembers:
             own = stamp(work.round, self.layout.dtype) if self._own_stays else answer.own
             sums.memory[client] = np.array(own)  # not a view of the whole message
-        return "admitted"
+        return f"{ADMITTED}; {answer.remark}" if answer.remark else ADMITTED
 
     def _change(self, answer: Answer, kept: Vector | None) -> Vector | None:
         """How a client's own vector changed, by what it sent."""
@@ -173,7 +188,9 @@ class GridEngine:
 class _Sums:
     """A partial in the making."""
 
-    def __init__(self, layout: Layout, remembers: bool) -> None:
+    def __init__(self, layout: Layout, remembers: bool, aggregator: Aggregator) -> None:
+        self._aggregator = aggregator
+        self._updates: list[Vector] = []
         self._total = ExactSum(layout.length)
         self._drift = ExactSum(layout.parameters) if remembers else None
         self._clients: list[int] = []
@@ -185,12 +202,19 @@ class _Sums:
     def add(
         self, client: int, weight: float, loss: float, delta: Vector, change: Vector | None
     ) -> None:
+        delta = self._aggregator.limit(delta)
         self._total.add(delta, weight)
+        if self._aggregator.sees is Sees.ALL:
+            self._updates.append(delta)
         if self._drift is not None and change is not None:
             self._drift.add(change, weight)
         self._clients.append(client)
         self._losses.append(loss)
         self._weights.append(weight)
+
+    @property
+    def admitted(self) -> int:
+        return len(self._clients)
 
     def refuse(self, refusal: Refusal) -> str:
         self._refused.append(refusal)
@@ -206,6 +230,7 @@ class _Sums:
             empty=empty,
             drift=None if self._drift is None else self._drift.value,
             memory=dict(sorted(self.memory.items())),
+            updates=np.array(self._updates) if self._updates else None,
         )
 
 

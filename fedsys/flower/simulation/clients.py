@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedsys.admission import Update
+from fedsys.aggregator import Mean
 from fedsys.clients.trainer import Trained
 from fedsys.engine import Work
 from fedsys.engines.in_process import Compiled
@@ -33,7 +34,9 @@ class VirtualClients:
     @contextmanager
     def of(cls, setting: Setting, workers: int) -> Iterator[VirtualClients]:
         """workers: how many threads may ask clients to train side by side."""
-        honest = replace(setting, experiment=replace(setting.experiment, faults=None))
+        # Faults and the aggregator come into it when the client has trained.
+        plain = replace(setting.experiment, faults=None, aggregator=Mean())
+        honest = replace(setting, experiment=plain)
         with Compiled().open(honest, workers) as engine:
             yield cls(setting, engine)  # type: ignore[arg-type]
 
