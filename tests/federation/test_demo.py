@@ -1,4 +1,4 @@
-"""`fedsys demo fraud`: one command, a table, and nothing left behind."""
+"""`fedsys demo`: one command, a table, and nothing left behind, however and whenever it ends."""
 
 import json
 import os
@@ -7,42 +7,32 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from itertools import pairwise
+from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
 import pytest
 
 pytest.importorskip("flwr", reason="Flower is not installed")
 
-from fedsys.errors import DataError, UsageError
-from fedsys.federation.commands.demo import outcome_text
-from fedsys.federation.demo.data import (
-    CODES,
-    LABEL,
-    NUMBERS,
-    SCHEMA,
-    SEGMENT,
-    customers,
-    divide,
-    made_up,
-    write_rows,
-)
-from fedsys.federation.demo.run import Outcome
-from fedsys.tables import check, open_source
+from fedsys.federation.demo import fraud
+from fedsys.federation.demo.comparison import simulated
+from fedsys.federation.demo.run import set_up
+from fedsys.tables import open_source
+from fedsys.tasks.heart import CENTRES
 from tests.flower.deployed import alive, children
 
 WAIT = 240.0
 MAIN = "import sys; from fedsys.cli import main; main()"
+HEART = Path(__file__).parents[2].parent / "shared" / "data" / "heart"
 
 
 @contextmanager
-def demo(folder, *options, temporary=None):
-    """The command as a process of its own. temporary: where its own files go."""
-    temporary = temporary or folder
+def demo(folder, *options):
+    """The command as a process of its own, whose own files go below the folder."""
+    temporary = folder / "tmp"
     temporary.mkdir(exist_ok=True)
-    command = [sys.executable, "-c", MAIN, "demo", "fraud", *map(str, options)]
     with subprocess.Popen(
-        command,
+        [sys.executable, "-c", MAIN, "demo", *map(str, options)],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -55,13 +45,13 @@ def demo(folder, *options, temporary=None):
             process.kill()
 
 
-def lines_until(process, wanted):
+def heard(process, wanted):
     """Reads what it says until a line has the text."""
     said = []
     for line in process.stderr:
         said.append(line)
         if wanted in line:
-            return said
+            return
     raise AssertionError("".join(said))
 
 
@@ -72,101 +62,84 @@ def gone(pids):
         time.sleep(0.1)
 
 
-def test_it_runs_a_federation_and_says_what_came_of_it(tmp_path):
-    with demo(tmp_path, "--rounds", 2, "--json", "--keep", "kept") as process:
-        lines_until(process, "round 1/2: 3 of 3 banks")
+def test_four_hospitals_learn_together_and_it_says_what_came_of_it(tmp_path):
+    if not HEART.is_dir():
+        pytest.skip("the heart disease data does not lie beside the checkout")
+    options = ("--data", HEART, "--rounds", 2, "--json", "--keep", "kept")
+    with demo(tmp_path, "heart", *options) as process:
+        heard(process, "round 1/2: 4 of 4 banks")
         below = children(process.pid)
         out, err = process.communicate(timeout=WAIT)
     assert process.returncode == 0, err
     gone(below)
     outcome = json.loads(out)
-    assert set(outcome["alone"]) == {"bank-a", "bank-b", "bank-c"}
+    assert set(outcome["alone"]) == {*CENTRES}
     for auc in (*outcome["alone"].values(), outcome["federated"], outcome["pooled"]):
         assert 0.55 < auc < 1
-    assert "made-up" in outcome["source"]
+    assert sum(outcome["rows"].values()) + outcome["test"] == 920
     assert not [line for line in err.splitlines() if line.startswith(("I0000", "W0000", "E0000"))]
     kept = tmp_path / "kept"
-    keys = [kept / name / "keys" / "node.key" for name in ("bank-a", "bank-b", "bank-c")]
-    assert len({key.read_bytes() for key in keys}) == 3, "every bank has a key of its own"
+    keys = [kept / name / "keys" / "node.key" for name in CENTRES]
+    assert len({key.read_bytes() for key in keys}) == 4, "every hospital has a key of its own"
     for key in (*keys, kept / "coordinator" / "authority" / "ca.key"):
         assert key.stat().st_mode & 0o077 == 0
+    for name in (*CENTRES, "pooled"):
+        assert (kept / "simulated" / name / "report.html").exists()
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)]
+    ("number", "code", "processes"),
+    [(signal.SIGINT, 130, None), (signal.SIGTERM, 130, 3), (signal.SIGKILL, -9, 6)],
+    ids=["Ctrl-C when banks may come", "asked to end at once", "killed amid the start"],
 )
-def test_it_leaves_no_process_however_it_ends(tmp_path, number, code):
-    with demo(tmp_path, "--banks", 2, temporary=tmp_path / "tmp") as process:
-        lines_until(process, "waiting for banks")
-        below = children(process.pid)
-        assert len(below) >= 3
+def test_it_leaves_no_process_however_it_ends(tmp_path, number, code, processes):
+    """processes: with so many it is ended; when its server is ready if None."""
+    with demo(tmp_path, "fraud", "--banks", 2) as process:
+        heard(process, "waiting for banks" if processes is None else "made-up customers")
+        while len(below := children(process.pid)) < (processes or 3):
+            assert alive(process.pid)
+            time.sleep(0.01)
         process.send_signal(number)
         assert process.wait(WAIT) == code
         gone(below)
-        err = process.stderr.read()
-    assert "Traceback" not in err
+        assert "Traceback" not in process.stderr.read()
     if number != signal.SIGKILL:
         assert not list((tmp_path / "tmp").glob("fedsys-*")), "keys were left behind"
 
 
-def test_what_it_cannot_read_is_one_line(tmp_path):
+def test_ctrl_c_amid_what_is_simulated_beside_it_ends_it(tmp_path, no_pictures):
+    """The simulation hears it first, and would only end its own run."""
+    shown = fraud.fraud(2)
+    made = set_up(shown, tmp_path)
+    sources = {name: bank.source() for name, bank in made.banks.items()}
+    request = replace(shown.request, model="logistic", rounds=1000)
+    looks = []
+
+    def interrupt():
+        looks.append(True)
+        if len(looks) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        simulated(made.home, request, sources, open_source(made.test), tmp_path / "runs", interrupt)
+    assert len(looks) < 20
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["bank-a"]
+
+
+def test_what_it_cannot_read_is_one_line(cli, tmp_path):
     (tmp_path / "UCI_Credit_Card.csv").write_text("a,b\n1,2\n")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "UCI_Credit_Card.csv").write_bytes(b"\xff\xfe\x00")
-    for data, said in [("nowhere", "cannot be read"), (".", "no column"), ("broken", "not a text")]:
-        with demo(tmp_path, "--data", data) as process:
-            out, err = process.communicate(timeout=WAIT)
-        assert process.returncode == 3
-        assert said in err.splitlines()[-1]
-        assert "Traceback" not in err
-        assert out == ""
-
-
-def test_banks_have_customers_of_their_own_kind_and_the_test_has_all():
-    found = made_up(2000)
-    parts, test = divide(found, 4)
-    every = np.sort(np.concatenate([*parts, test]))
-    np.testing.assert_array_equal(every, np.arange(2000))
-    limits = [found.columns[SEGMENT][part] for part in parts]
-    assert all(low.max() <= high.min() for low, high in pairwise(limits))
-    labels = found.columns[LABEL]
-    assert abs(labels[test].mean() - labels.mean()) < 0.01
-    for banks in (1, 27):
-        with pytest.raises(UsageError, match="--banks"):
-            divide(found, banks)
-
-
-def test_made_up_customers_fit_the_schema_and_are_always_the_same(tmp_path):
-    found = made_up(500)
-    assert set(found.columns) == {*CODES, *NUMBERS, LABEL}
-    again = made_up(500)
-    for name, values in found.columns.items():
-        np.testing.assert_array_equal(values, again.columns[name])
-    write_rows(found, np.arange(500), tmp_path / "rows.csv")
-    assert check(open_source(tmp_path / "rows.csv"), SCHEMA).code == 0
-
-
-def test_a_file_of_another_kind_is_refused(tmp_path):
-    path = tmp_path / "UCI_Credit_Card.csv"
-    header = [*CODES, *NUMBERS, LABEL]
-    path.write_text(",".join(header) + "\n" + ",".join(["1"] * len(header)) + "\n")
-    assert len(customers(str(path))) == 1
-    path.write_text(",".join(header) + "\n" + ",".join(["x"] * len(header)) + "\n")
-    with pytest.raises(DataError, match="no number"):
-        customers(str(path))
-    path.write_text(",".join(header) + "\n" + ",".join(["7"] * len(header)) + "\n")
-    with pytest.raises(DataError, match="more than 0 and 1"):
-        customers(str(path))
-
-
-def test_the_table_is_readable():
-    outcome = Outcome({"bank-a": 0.7, "bank-b": 0.71}, 0.75, 0.76, {"bank-a": 10, "bank-b": 1200},
-                      "1,210 customers", 20, 31.4)  # fmt: skip
-    assert outcome_text(outcome).splitlines() == [
-        "              customers    AUC",
-        "bank-a alone         10  0.7000",
-        "bank-b alone      1,200  0.7100",
-        "federated         1,210  0.7500",
-        "pooled            1,210  0.7600",
-        "1,210 customers; 20 rounds, 31 s",
-    ]
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        for data, said in [
+            ("nowhere", "cannot be read"),
+            (".", "no col"),
+            ("broken", "not a text"),
+        ]:
+            cli("demo", "fraud", "--data", data).refused(3, said)
+        cli("demo", "heart", "--data", "nowhere").refused(3, "--data: 'nowhere' does not exist")
+        cli("demo", "heart").refused(3, "pass --data FOLDER that holds processed.cleveland.data")
+        cli("demo", "heart", "--rounds", 0).refused(2, "--rounds")
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -37,19 +37,26 @@ def simulated(
     statistics. folder: where the runs go. look: is called after every round.
     """
     from fedsys.flower.app.loading import quiet_imports
+    from fedsys.stopping import asked_to_stop
 
-    with quiet_imports():
-        from fedsys.simulation import simulate
     experiment = replace(request.experiment, partition=Iid(), clients=1, evaluate=0)
     held = {**{name: {name: source} for name, source in sources.items()}, POOLED: sources}
     build = partial(request.build, home.schema)
     outputs = {}
-    for name, rows in held.items():
-        task = task_of_sources(home.schema, rows, build, test=test, name=name)
-        run = simulate(experiment, task=task, folder=folder / name, watcher=_Looking(look))
-        if run.facts["status"] != "done":  # the first Ctrl-C is heard by the simulation
-            raise KeyboardInterrupt
-        outputs[name] = _outputs(run.model, task.test.inputs)
+    # An import that is cut off by Ctrl-C may fail as anything, so it is heard between the steps.
+    with asked_to_stop(lambda: None) as asked:
+        with quiet_imports():
+            from fedsys.simulation import simulate
+        for name, rows in held.items():
+            if asked():
+                raise KeyboardInterrupt
+            task = task_of_sources(home.schema, rows, build, test=test, name=name)
+            run = simulate(experiment, task=task, folder=folder / name, watcher=_Looking(look))
+            if run.facts["status"] != "done":  # the simulation heard it, and ended its run
+                raise KeyboardInterrupt
+            outputs[name] = _outputs(run.model, task.test.inputs)
+    if asked():
+        raise KeyboardInterrupt
     return task.test.labels, outputs
 
 
