@@ -88,7 +88,7 @@ def check(
         keep(found, source=where, query=what)
         if "@" in where and ":" in where.partition("://")[2].partition("@")[0]:
             note("its password is kept in bank.json (0600); --source env:NAME keeps it out")
-        note("next: fedsys bank join")
+        note("next: fedsys bank jobs, which says what is asked of these rows; fedsys bank join")
     return code
 
 

@@ -71,10 +71,14 @@ class StatisticsRequest:
                 "  rows; single, least and greatest values; names of files, queries and passwords",
                 "",
                 "What to know",
-                f"  At least {least} rows stand behind every number: a bank with fewer says",
-                "  nothing, a column with fewer values says none, and a category with fewer is held",
-                "  back together with another. That a few values of a column of numbers are missing",
-                "  does show, and no noise is added.",
+                *_wrapped(
+                    f"At least {least} rows stand behind every number: a bank with fewer says "
+                    "nothing, a column with fewer values says none, and a category with fewer is "
+                    "held back together with another. That a few values of a column of numbers "
+                    "are missing does show, and no noise is added.",
+                    "  ",
+                    "  ",
+                ),
             ]
         )
 

@@ -41,9 +41,10 @@ def place(folder: Path, files: Mapping[str, bytes]) -> None:
 
 def make_private(folder: Path) -> None:
     """Makes the folder, and those above it, for its owner alone; leaves one that is there."""
-    for one in [*reversed(folder.parents), folder]:
-        if not one.exists():
-            one.mkdir(mode=0o700, exist_ok=True)
+    with storing(folder):
+        for one in [*reversed(folder.parents), folder]:
+            if not one.exists():
+                one.mkdir(mode=0o700, exist_ok=True)
 
 
 def read_secret(path: Path) -> bytes:

@@ -460,7 +460,7 @@ def test_status_says_at_once_who_refused(cli: Cli, offered):
     stands(home, found["bank-a"], refused=[job.digest, "f" * 64])
     stands(home, found["bank-b"])
     said = cli("federation", "status")
-    assert f"refused by bank-a; waits for approval of {job.id} at bank-b" in said.out
+    assert f"refused by bank-a; waits for approval of job {job.id} at bank-b" in said.out
     (view,) = cli("federation", "status", "--json").json["jobs"]
     assert (view["refused"], view["waits"]) == (["bank-a"], ["bank-b"])
     stands(home, found["bank-a"], refused=[job.digest, "f" * 64])
@@ -475,7 +475,8 @@ def test_statistics_are_waited_for_before_the_first_job(cli: Cli, offered):
     stands(home, found["bank-a"], jobs=[asked.digest])
     stands(home, found["bank-b"])
     submit(home, Request(name="first")).say(status="running")
-    assert f"waits for approval of {asked.id} at bank-b" in cli("federation", "status").out
+    waits = f"waits for approval of statistics {asked.id} at bank-b"
+    assert waits in cli("federation", "status").out
     assert [one.name for one in let_themselves_be_asked(home, approved)] == ["bank-a"]
     said = []
     timer = threading.Timer(0.7, lambda: stands(home, found["bank-b"], jobs=[asked.digest]))

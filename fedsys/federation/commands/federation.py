@@ -55,6 +55,7 @@ def create(
 ) -> int:  # fmt: skip
     """Makes a federation, with keys and certificates of its own."""
     from fedsys import places
+    from fedsys.errors import UsageError
     from fedsys.federation.home import Facts, Home
     from fedsys.tables import read_schema
     from fedsys.trust import fingerprints
@@ -62,6 +63,11 @@ def create(
     from fedsys.trust.names import check_host, check_name
 
     folder = places.new(places.FEDERATION, check_name(name, "federation"), home)
+    if not schema.exists():
+        raise UsageError(
+            f"--schema {schema}: there is no such file: write into it the columns that banks "
+            "agreed on; docs/coordinator.md has an example"
+        )
     facts = Facts(name, check_host(host), port, check_listen(listen), banks)
     made = Home.create(folder, facts, read_schema(schema))
     authority = read_authority(folder / "authority").certificate

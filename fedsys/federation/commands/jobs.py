@@ -68,8 +68,11 @@ def _dry_run(home: Home, proposal: Proposal, as_json: bool) -> int:
         )
     text = "\n".join([describe(job, settled), "", "Banks", *lines, "", "nothing was sent"])
     said = [{"code": one.code, "said": str(one)} for one in problems]
+    terms = job.table()["terms"]
+    if not settled:
+        terms["preparation"] = None
     table = {"name": job.terms.name, "settled": settled, "job": job.digest if settled else None,
-             "terms": job.table()["terms"], "parameters": job.layout.length,
+             "terms": terms, "parameters": job.layout.length,
              "banks": [{"bank": view.name, "state": view.state} for view in views],
              "warnings": list(proposal.warnings), "problems": said, "sent": False}  # fmt: skip
     say(text, table, as_json)

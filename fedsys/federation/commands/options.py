@@ -25,6 +25,9 @@ class Commands(click.Group):
     """Commands with --json, of which a mistake is told as JSON, too: {"error": ..., "code": ...} on
     standard output, beside the line for people."""
 
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(self.commands)  # in the order in which they are used
+
     def parse_args(self, context: click.Context, words: list[str]) -> list[str]:
         context.meta[_AS_JSON] = "--json" in words
         return super().parse_args(context, words)

@@ -128,10 +128,12 @@ def _nodes(home: Home) -> dict[bytes, bool] | None:
 
 def _jobs(home: Home) -> list[JobView]:
     banks = Banks(home.folder / "banks.json").approved()
-    views = []
+    views, statistics = [], statistics_request(home).digest
     for job in all_jobs(home):
         said = job.status
         asked, whom = _asked(home, said, banks)
+        refused = {*refused_at(home, whom, asked), *refused_at(home, whom, statistics)}
+        whom = [bank for bank in whom if bank.name not in refused]
         views.append(
             JobView(
                 job.name,
@@ -141,7 +143,7 @@ def _jobs(home: Home) -> list[JobView]:
                 said.job[:12],
                 said.error,
                 () if said.round else tuple(open_at(home, whom, asked)),
-                tuple(refused_at(home, whom, asked)),
+                tuple(sorted(refused)),
                 asked[:12],
                 quarantine(round_lines(job.metrics), said.forgiven).banks,
             )
@@ -209,7 +211,8 @@ def _about(job: JobView) -> str:
     if job.refused and not job.error:
         said.append(f"refused by {', '.join(job.refused)}")
     if job.waits and not job.error:
-        said.append(f"waits for approval of {job.asked} at {', '.join(job.waits)}")
+        what = "job" if job.job else "statistics"
+        said.append(f"waits for approval of {what} {job.asked} at {', '.join(job.waits)}")
     said += [f"quarantined: {bank} ({why})" for bank, why in job.quarantined.items()]
     return "; ".join(said)
 

@@ -101,7 +101,7 @@ def _await(
                 told(f"{line}; going on without")
                 return
             raise QuorumError(f"{line}; {then}")
-        line = f"{no}; {line}" if refused else line
+        line = f"{no}; {line.removeprefix(f'{what}: ')}" if refused else line
         if line != said:
             told(line)
         said = line

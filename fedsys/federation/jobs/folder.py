@@ -119,6 +119,8 @@ def all_jobs(home: Home) -> list[JobFolder]:
 def find_job(home: Home, name: str) -> JobFolder:
     """A job by its name, or UsageError."""
     names = [job.name for job in all_jobs(home)]
+    if not names:
+        raise UsageError(f"job {name!r}: none was asked for yet: fedsys federation run job.toml")
     if name not in names:
         raise UsageError(f"job {name!r}: is not there; {nearest(name, names)}")
     return JobFolder(home.folder / "jobs" / name)

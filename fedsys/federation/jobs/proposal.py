@@ -11,6 +11,7 @@ from fedsys.federation.enrolment.standing import ALWAYS, Standings
 from fedsys.federation.home import Home
 from fedsys.federation.jobs.folder import all_jobs
 from fedsys.federation.jobs.request import Request
+from fedsys.trust.invitations import Invitations
 from fedsys.trust.jobs import Job, version
 from fedsys.trust.policy import Policy
 
@@ -80,11 +81,14 @@ def _too_few(home: Home, quorum: int) -> Iterator[QuorumError]:
     if len(approved) >= max(quorum, home.facts.banks):
         return
     waiting = [bank.name for bank in banks if not bank.approved]
-    remedy = (
-        f"fedsys federation approve {' '.join(waiting)}"
-        if waiting
-        else "invite more: fedsys federation invite NAME"
-    )
+    invited = {one.bank for one in Invitations(home.folder / "invitations.json").all()}
+    coming = sorted(invited - {bank.name for bank in banks})
+    if waiting:
+        remedy = f"fedsys federation approve {' '.join(waiting)}"
+    elif coming:
+        remedy = f"{', '.join(coming)} enrol first (fedsys bank enrol), then are approved"
+    else:
+        remedy = "invite more: fedsys federation invite NAME"
     wanted = f"a quorum of {quorum}" if quorum > home.facts.banks else f"{home.facts.banks}"
     yield QuorumError(
         f"{len(approved)} banks are approved ({', '.join(approved) or 'none'}), and the job needs "

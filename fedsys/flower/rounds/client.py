@@ -26,6 +26,7 @@ from fedsys.flower.rounds.messages import (
     addressee,
     answered,
     failed,
+    failed_unread,
     read_array,
     read_instruction,
     state_of,
@@ -96,7 +97,7 @@ def answer(
         error = raised
     code = _code(error)
     tell(code, error)
-    return failed(instruction, code)
+    return failed_unread(content, code) if instruction is None else failed(instruction, code)
 
 
 def _code(error: Exception) -> Code:

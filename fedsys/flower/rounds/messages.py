@@ -232,6 +232,19 @@ def failed(instruction: Instruction | None, code: Code) -> RecordDict:
     return RecordDict({ANSWER: ConfigRecord({**heading, "code": code.name})})
 
 
+def failed_unread(content: RecordDict, code: Code) -> RecordDict:
+    """The same to an instruction that was not read: says which, so that the server knows it."""
+    reply = failed(None, code)
+    try:
+        experiment, client = addressee(content)
+        round = _count(_record(content, INSTRUCTION, ConfigRecord), "round", 1)
+    except Refused:
+        return reply
+    said: Any = reply[ANSWER]
+    said.update({"experiment": experiment, "round": round, "client": client})
+    return reply
+
+
 def addressee(content: RecordDict) -> tuple[str, int]:
     """The experiment and the client that an instruction is for. Refused where it does not say."""
     said = _record(content, INSTRUCTION, ConfigRecord)

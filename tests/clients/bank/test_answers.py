@@ -10,6 +10,7 @@ pytest.importorskip("flwr", reason="Flower is not installed")
 
 from flwr.app import ConfigRecord, RecordDict
 
+from fedsys.admission import Reason, Refused
 from fedsys.clients.bank.answers import Answers
 from fedsys.clients.bank.home import ALWAYS, ASK, BankHome, Facts
 from fedsys.errors import StorageError, UsageError
@@ -223,10 +224,12 @@ def test_a_job_that_is_refused_amid_its_rounds_gets_nothing_more(
     bank, coordinator, preparation, job
 ):
     answers = Answers(bank)
-    _, content = instruction(job, preparation, coordinator.signing)
+    broadcast, content = instruction(job, preparation, coordinator.signing)
     assert "code" not in answers(content)[ANSWER]
     bank.refuse(job.digest)
-    assert code_of(answers(content)) == Code.POLICY
+    with pytest.raises(Refused) as refused:  # a word that the coordinator understands
+        read_answer(answers(content), job.layout, broadcast, 0)
+    assert (refused.value.reason, refused.value.detail) == (Reason.FAILED, str(Code.POLICY))
     bank.approve(job.digest)
     assert "code" not in answers(content)[ANSWER]
     assert events(bank).count("update sent") == 2
