@@ -2,6 +2,7 @@
 
 jobs/NAME/request.toml   what was asked for
           job.json       the signed job, made when it first runs
+          banks.json     the banks that it began with, where it keeps to them; see members.py
           status.json    how far it is; metrics.jsonl: a line a round
           checkpoints/   the state after each round
           weights.bin    the model at the end; see trust.wire
