@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks import binding as benchmark
 from fedsys.errors import StorageError
 from fedsys.flower.processes.binding import (
     ARRIVING,
@@ -189,3 +190,7 @@ def test_what_cannot_be_written_is_not_let_in_and_leaves_the_file_whole(tmp_path
     assert [again.had(b"a", numbered(number, moment)) for number in (1, 2, 3)] == [
         True, False, True,
     ]  # fmt: skip
+
+
+def test_what_it_costs_can_be_measured(tmp_path):
+    assert len(benchmark.measured(1000, 1, tmp_path)) == 3
