@@ -44,10 +44,10 @@ def results():
 
     flower, tff, *_ = peers()
 
-    def result(name, ours, theirs, difference):
+    def result(name, ours, theirs, rounding, difference):
         return Result(
             WORKLOADS[name],
-            Measured(OURS, "", "compiled", ours, 4.0, 500_000_000),
+            Measured(OURS, "", "compiled", ours, 4.0, 500_000_000, rounding),
             (
                 Measured(flower, "", "graph", theirs, 20.0, 2_000_000_000, difference),
                 Measured(tff, "not installed: python -m benchmarks.peers --install tff"),
@@ -55,8 +55,8 @@ def results():
         )
 
     return [
-        result("logistic", [0.002, 0.001, 0.003], [0.12, 0.08, 0.15], 1e-6),
-        result("cifar", [2.0, 2.0, 2.0], [4.0, 3.0, 5.0], 1e-2),
+        result("logistic", [0.002, 0.001, 0.003], [0.12, 0.08, 0.15], 1e-8, 1e-6),
+        result("cifar", [2.0, 2.0, 2.0], [4.0, 3.0, 5.0], 1e-4, 1e-2),
     ]
 
 
@@ -171,7 +171,8 @@ def test_other_tables_have_a_row_a_workload():
     for each in (tables.startups, tables.peaks, tables.differences, tables.ways):
         assert [row[0] for row in cells(each(results()))[1:]] == ["logistic", "cifar"]
     _, logistic, cifar = cells(tables.differences(results()))
-    assert logistic[2] == "1e-06 holds" and cifar[2] == "1e-02 misses"
+    assert logistic[1:4] == ["1e-08", "1e-04", "1e-06 holds"]
+    assert cifar[1:4] == ["1e-04", "1e-03", "1e-02 misses"]
     assert cells(tables.peaks(results()))[1][1:3] == ["500", "2,000"]
 
 
@@ -373,7 +374,7 @@ def test_a_peer_computes_what_is_computed_by_hand(peer, way, handed_out, tmp_pat
         worker = stack.enter_context(PeerWorker(peer, handed_out, way))
         assert worker.first() > 0
         assert worker.ask("turn", times=2) > 0
-        worker.ask("agree", path=str(path))
+        worker.ask("agree", path=str(path), federation="comparable")
         assert worker.weighed() > 50e6
         started = below(worker._process.pid)
     assert started and gone(started)
@@ -381,7 +382,7 @@ def test_a_peer_computes_what_is_computed_by_hand(peer, way, handed_out, tmp_pat
     expected = by_hand(handed_out)
     moved = np.linalg.norm(expected - begin)
     assert moved > 0.01
-    assert np.linalg.norm(np.load(path) - expected) < 1e-5 * moved
+    assert np.linalg.norm(np.load(path) - expected) < 1e-4 * moved
 
 
 @pytest.mark.usefixtures("nothing_installed")

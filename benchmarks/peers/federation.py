@@ -9,7 +9,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -66,6 +66,14 @@ class Federation:
     def plan_of(self, round: int) -> np.ndarray:
         """[cohort, steps, batch] rows; rounds count from 0."""
         return self.plans[round % len(self.plans)]
+
+    def nudged(self) -> Federation:
+        """The same, but each first weight is a neighbouring float, by turns above and below."""
+        ways = np.array([np.inf, -np.inf], np.float32)
+        weights = tuple(
+            np.nextafter(weight, np.resize(ways, weight.shape)) for weight in self.weights
+        )
+        return replace(self, weights=weights)
 
     def write(self, folder: Path) -> None:
         """Lays everything down in a new folder."""
@@ -126,9 +134,9 @@ def answers(
         running[0].run(times)
         return (time.perf_counter() - began) / times
 
-    def agree(path: str) -> None:
-        """Writes the weights after some rounds of the federation that is there for comparison."""
-        simulation = start(Federation.read(folder / "comparable"), way)
+    def agree(path: str, federation: str) -> None:
+        """Writes the weights after some rounds of a federation that is there for comparison."""
+        simulation = start(Federation.read(folder / federation), way)
         simulation.run(AGREED)
         flat = [np.asarray(weight, np.float32).ravel() for weight in simulation.weights()]
         np.save(path, np.concatenate(flat))

@@ -151,8 +151,8 @@ def functions(grid: Grid, folder: Path, way: str) -> dict[str, Callable[..., Any
         running[0].run(times)
         return (time.perf_counter() - began) / times
 
-    def agree(path: str) -> None:
-        other = Flower(grid, folder / "comparable", way)
+    def agree(path: str, federation: str) -> None:
+        other = Flower(grid, folder / federation, way)
         other.run(AGREED)
         np.save(path, np.concatenate([weight.ravel() for weight in other.weights()]))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.peers.catalogue import OURS, Peer
-from benchmarks.peers.federation import Federation
+from benchmarks.peers.federation import AGREED, Federation
 from benchmarks.peers.processes import PeerWorker
 from benchmarks.timing import alternate, ratio, times_a_turn
 from benchmarks.workloads import SEED, Workload
@@ -22,6 +22,10 @@ ROUNDS = 100
 """Rounds whose cohorts and plans are drawn; then they begin again."""
 HOPELESS = 3.0
 """A way whose second round takes so many times another's is tried no longer."""
+
+COMPARABLE, NUDGED = "comparable", "nudged"
+"""Federations whose weights are compared: everybody's, and one whose first weights are rounded
+otherwise, which ours trains as well."""
 
 Say = Callable[[str], None]
 
@@ -33,7 +37,7 @@ class Measured:
     reason: why there are no figures; empty where there are. way: the quickest of its set-ups.
     seconds: of a round, turn by turn. startup: seconds from the start of the process to the end of
     its first round. peak: bytes of all its processes. difference: of the weights from ours,
-    relative to how far they moved.
+    relative to how far they moved; of ours, what another rounding of its first weights changes.
     """
 
     peer: Peer
@@ -92,7 +96,9 @@ def measure(work: Workload, peers: Sequence[Peer], turns: int, say: Say) -> Resu
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         federation(work, ROUNDS).write(folder / "measured")
-        federation(work.comparable(), 2).write(folder / "comparable")
+        comparable = federation(work.comparable(), AGREED)
+        comparable.write(folder / COMPARABLE)
+        comparable.nudged().write(folder / NUDGED)
         ready: list[Contender] = []
         absent: dict[str, Measured] = {}
         for peer in (OURS, *peers):
@@ -106,7 +112,7 @@ def measure(work: Workload, peers: Sequence[Peer], turns: int, say: Say) -> Resu
             raise RuntimeError(absent[OURS.name].reason)
         given = alternate({each.peer.name: partial(turn, each) for each in ready}, turns)
         peaks = {each.peer.name: each.worker.weighed() for each in ready}
-        differences = disagreements(ready, work, folder)
+        differences = disagreements(ready, folder)
     figures = {
         each.peer.name: Measured(
             each.peer,
@@ -163,17 +169,26 @@ def quickest(
     return best
 
 
-def disagreements(ready: Sequence[Contender], work: Workload, folder: Path) -> dict[str, float]:
-    """By how much weights differ from ours after the same rounds without dropout."""
-    weights = {}
-    for each in ready:
-        path = folder / f"{each.peer.name}.npy"
-        each.worker.ask("agree", path=str(path))
-        weights[each.peer.name] = np.load(path).astype(np.float64)
-    begin = np.concatenate([weight.ravel() for weight in work.comparable().weights()])
-    ours = weights[OURS.name]
-    moved = np.linalg.norm(ours - begin)
-    return {name: float(np.linalg.norm(w - ours) / moved) for name, w in weights.items()}
+def disagreements(ready: Sequence[Contender], folder: Path) -> dict[str, float]:
+    """By how much weights differ from ours after the same rounds without dropout.
+
+    Ours differs from itself by as much as another rounding of its first weights comes to.
+    """
+    begin = np.concatenate(
+        [weight.ravel() for weight in Federation.read(folder / COMPARABLE).weights]
+    )
+    ours, *others = ready
+    reached = _weights(ours, folder, COMPARABLE)
+    moved = np.linalg.norm(reached - begin)
+    found = {ours.peer.name: _weights(ours, folder, NUDGED)}
+    found |= {each.peer.name: _weights(each, folder, COMPARABLE) for each in others}
+    return {name: float(np.linalg.norm(w - reached) / moved) for name, w in found.items()}
+
+
+def _weights(contender: Contender, folder: Path, federation: str) -> np.ndarray:
+    path = folder / "agreed.npy"
+    contender.worker.ask("agree", path=str(path), federation=federation)
+    return np.load(path).astype(np.float64)
 
 
 def brief(error: str) -> str:

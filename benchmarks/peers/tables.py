@@ -9,7 +9,9 @@ from benchmarks.peers.catalogue import OURS, Peer
 from benchmarks.peers.measure import Measured, Result
 from benchmarks.timing import megabytes, milliseconds, table, verdict
 
-AGREEMENT = 1e-4
+AGREEMENT, MARGIN = 1e-4, 10.0
+"""How much weights may differ: so much, or so many times what one other rounding, that of the
+first weights, changes in ours. Every sum of a round is rounded, in an order of each peer's own."""
 CIFAR = 3.0
 """How many times quicker than the best peer ours should be on CIFAR."""
 
@@ -55,15 +57,18 @@ def peaks(results: Sequence[Result]) -> str:
 
 
 def differences(results: Sequence[Result]) -> str:
-    """Of the weights from ours, and whether that is rounding."""
-
-    def figure(measured: Measured) -> str:
-        if measured.peer == OURS:
-            return ""
-        said = verdict(measured.difference, most=AGREEMENT)
-        return f"{measured.difference:.0e} {said}"
-
-    return grid(results, f"difference, <= {AGREEMENT:.0e}", figure)
+    """Of the weights from ours, and whether that is rounding, which ours has as well."""
+    titles = [measured.peer.title for measured in results[0].peers]
+    rows = []
+    for result in results:
+        rounding = result.ours.difference
+        most = max(AGREEMENT, MARGIN * rounding)
+        said = [
+            each.reason or f"{each.difference:.0e} {verdict(each.difference, most=most)}"
+            for each in result.peers
+        ]
+        rows.append([result.work.name, f"{rounding:.0e}", f"{most:.0e}", *said])
+    return table(["difference", "rounding alone", "at most", *titles], rows)
 
 
 def ways(results: Sequence[Result]) -> str:
