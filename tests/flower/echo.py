@@ -17,6 +17,8 @@ def answer(content: RecordDict) -> RecordDict:
     time.sleep(float(asked.get("sleep", 0)))
     arrays = content["arrays"]
     added = {name: Array(np.asarray(array.numpy() + 1)) for name, array in arrays.items()}
+    if "more" in asked:
+        added["more"] = Array(np.arange(asked["more"]))
     return RecordDict({"arrays": ArrayRecord(added)})
 
 

@@ -2,17 +2,23 @@
 
 import os
 import signal
-import threading
+import sqlite3
 import time
+from contextlib import closing
+from itertools import count
 
+import httpx
 import numpy as np
 import pytest
 
 pytest.importorskip("flwr", reason="Flower is not installed")
 
 from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.proto.message_pb2 import PushObjectRequest
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.runtime import RuntimeHttpClient
 
-from fedsys.flower import compat_grid
+from fedsys.flower import compat, compat_grid, compat_nodes
 from fedsys.flower.processes.runtime import DeployedGrid, admit_nodes
 from fedsys.flower.rounds.mail import Waiting, exchange
 from fedsys.trust.keys import make_keys
@@ -57,9 +63,57 @@ def test_every_node_answers_in_every_round(grid, deployed):
 
 
 def test_arrays_of_many_pieces_arrive_whole(grid, deployed):
-    sent = np.random.default_rng(0).normal(size=6_000_000).astype(np.float32)  # 24 MB
+    sent = np.random.default_rng(0).normal(size=3_000_000).astype(np.float32)  # 12 MB
     for reply in answers(grid, deployed, sent):
         np.testing.assert_array_equal(reply.content["arrays"]["x"].numpy(), sent + 1)
+
+
+def kept(deployed):
+    """How many parts of messages Flower's server keeps."""
+    path = deployed.server.folder / "state.db"
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        return database.execute("select count(*) from objects").fetchone()[0]
+
+
+def test_a_reply_that_is_too_large_is_an_error_and_deleted_and_the_others_arrive(grid, deployed):
+    small, large = (
+        message(deployed.nodes[bank], np.full(9, bank, np.float32), **asked)
+        for bank, asked in ((0, {}), (1, {"more": 1_500_000.0}))
+    )
+    grid.expect(36)
+    replies = grid.send_and_receive([small, large], timeout=PATIENCE)
+    found = {reply.metadata.reply_to_message_id: reply for reply in replies}
+    whole, refused = (found[sent.metadata.message_id] for sent in (small, large))
+    np.testing.assert_array_equal(whole.content["arrays"]["x"].numpy(), 1)
+    assert refused.error.code == compat.TOO_LARGE
+    until(lambda: kept(deployed) == 0)
+    assert all(reply.has_content() for reply in answers(grid, deployed, np.zeros(3, np.float32)))
+
+
+def test_a_reply_that_nobody_waits_for_is_deleted(grid, deployed):
+    names = grid.push_messages([message(deployed.nodes[1], np.zeros(9, np.float32), sleep=0.5)])
+    grid.drop(names)
+    assert grid.pull_messages(names)[0].has_error()
+    replies = answers(grid, deployed, np.zeros(3, np.float32))  # that bank's comes after the first
+    assert len(replies) == 2 and kept(deployed) > 0
+    grid.drop([])
+    assert kept(deployed) == 0
+
+
+def test_a_node_that_sends_more_than_an_answer_can_have_is_told_to_stop(grid, deployed):
+    answers(grid, deployed, np.zeros(3, np.float32))
+    node, keys = deployed.nodes[0], deployed.banks[0].keys
+    piece = PushObjectRequest(
+        node=Node(node_id=node), run_id=grid.run.run_id, object_id="0" * 64,
+        object_content=bytes(3 << 20), session_id="none",
+    )  # fmt: skip
+    authority = deployed.server.authority.read_bytes()
+    pair = keys.node, keys.node.public_key()
+    with compat_nodes.fleet(deployed.server.address, authority, pair, print) as client:
+        client.PushObject(piece)
+        with pytest.raises(httpx.HTTPStatusError, match="413"):
+            list(map(client.PushObject, 6 * [piece]))  # more than twice two answers
+    assert all(reply.has_content() for reply in answers(grid, deployed, np.zeros(3, np.float32)))
 
 
 def test_a_message_whose_node_is_killed_is_reported_lost_and_may_be_sent_again(
@@ -94,12 +148,32 @@ def test_a_server_that_is_killed_leaves_the_run_and_says_what_may_be_lost(
     assert grid.run.run_id == run
 
 
-@pytest.mark.parametrize("seconds", [0.1, 0.4, 1.0, 2.0])
-def test_a_server_that_is_killed_amid_large_messages_loses_none(grid, deployed, processes, seconds):
+MOMENTS = {
+    "the question is sent": ("PushObject", lambda call, given: call == 2),
+    "nodes fetch it": ("PullMessages", lambda call, given: call == 1),
+    "a node sends its answer": ("PullMessages", lambda call, given: given.messages_list),
+    "the answer is fetched": ("PullObject", lambda call, given: len(given.object_content) > 1e6),
+}
+"""When the coordinator has had an answer to a request of that name, for which this holds."""
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_server_that_is_killed_amid_large_messages_loses_none(
+    grid, deployed, processes, moment, monkeypatch
+):
     """Whatever was on its way, in either direction, is sent again."""
-    server, array = processes[0], np.random.default_rng(1).normal(size=4_000_000)
-    killer = threading.Timer(seconds, lambda: os.kill(server.pid, signal.SIGKILL))
-    killer.start()
+    server, array = processes[0], np.random.default_rng(1).normal(size=1_500_000)
+    name, now = MOMENTS[moment]
+    ask, calls, killed = getattr(RuntimeHttpClient, name), count(1), []
+
+    def asked(client, request):
+        given = ask(client, request)
+        if not killed and now(next(calls), given):
+            killed.append(server.pid)
+            os.kill(server.pid, signal.SIGKILL)
+        return given
+
+    monkeypatch.setattr(RuntimeHttpClient, name, asked)
     contents = dict(
         exchange(
             grid,
@@ -111,7 +185,7 @@ def test_a_server_that_is_killed_amid_large_messages_loses_none(grid, deployed, 
             waiting=Waiting(deadline=WAIT),
         )
     )
-    killer.join()
+    assert killed
     assert set(contents) == {0, 1}
     for content in contents.values():
         assert isinstance(content, RecordDict), content

@@ -41,8 +41,8 @@ SMALL_REPLY = 16 << 20
 """Bytes of a reply to a message of which nobody said how large that can be."""
 HELD = 4 << 20
 """Bytes of replies that are given at once; one reply may have more."""
-FIRST, GROWTH, LONGEST = 0.005, 1.3, 0.1
-"""Seconds between two looks for a task at the bank's own node."""
+FIRST, GROWTH, LONGEST = 0.005, 1.2, 0.5
+"""Seconds between two looks for a task at the bank's own node: longer and longer while idle."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ class DeployedGrid(Grid):
         """Says how large the replies to the messages that follow can be. A larger one is not
         fetched: it comes as an error."""
         self._expected = reply_bytes
-        self._limit = max(SMALL_REPLY, reply_bytes + compat_grid.ROOM)
+        self._limit = reply_bytes + compat_grid.ROOM
 
     def drop(self, message_ids: Iterable[str]) -> None:
         """Says that nobody waits for replies to these messages. The server deletes those that are
