@@ -4,7 +4,7 @@ The coordinator's side is the real one: folders, statistics, the round loop, che
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from flwr.serverapp import Grid
 from fedsys.admission import Update
 from fedsys.clients.trainer import Trained
 from fedsys.federation.banks import Bank, Banks
+from fedsys.federation.enrolment.approvals import statistics_request
+from fedsys.federation.enrolment.standing import Standings
 from fedsys.federation.home import Facts, Home
 from fedsys.federation.jobs.folder import JobFolder, submit
 from fedsys.federation.jobs.messages import ASK, read_job_record, summary_content
@@ -28,8 +30,8 @@ from fedsys.flower.rounds.client import Member, client_app
 from fedsys.flower.rounds.messages import INSTRUCTION, UPDATE
 from fedsys.tables import open_source, summarise
 from fedsys.trust.jobs import Job, open_job
-from fedsys.trust.keys import make_keys
-from fedsys.trust.signing import ring
+from fedsys.trust.keys import make_keys, read_keys
+from fedsys.trust.signing import ring, sign
 from tests.federation.doors import SCHEMA
 
 FIRST_NODE, RUN = 100, 7
@@ -168,6 +170,24 @@ class InProcess:
     def current(self) -> tuple[list[Bank], dict[int, int]]:
         banks = self.banks.approved()
         return banks, {bank.number: FIRST_NODE + bank.number for bank in banks}
+
+    def stands(
+        self,
+        name: str,
+        jobs: Sequence[str] = (),
+        refused: Sequence[str] = (),
+        statistics: bool = True,
+    ) -> None:
+        """Says what a bank whose officer sees each job first has approved, and refused.
+
+        statistics: whether the request for those is among what was approved.
+        """
+        seen = [statistics_request(self.home).digest] if statistics else []
+        body = {"bank": name, "approves": "ask", "jobs": [*seen, *jobs], "version": "1.0",
+                "head": None, "refused": list(refused)}  # fmt: skip
+        keys = read_keys(self.home.folder.parent / name)
+        signed = sign(keys.signing, body, purpose="standing", audience=self.home.facts.name)
+        Standings(self.home.folder / "standing").keep(name, signed.data())
 
     def ask(self, name: str = "first", **options: Any) -> JobFolder:
         options = {"model": "logistic", "rounds": 5, "quorum": 2, "deadline": FOR_EVER, **options}

@@ -143,6 +143,33 @@ def test_a_bank_that_is_approved_meanwhile_takes_part_from_the_next_round_on(two
     assert (federation.home.folder / "preparation.json").read_bytes() == prepared
 
 
+def test_a_newcomer_that_sees_each_job_first_takes_part_once_it_has_approved(two_of_three):
+    federation = two_of_three
+
+    def happens(round):
+        if round == 1:
+            federation.banks.approve("bank-c")
+        if round == 4:
+            federation.stands("bank-c", jobs=[job.status.job])
+
+    federation.stands("bank-c", statistics=True)
+    federation.grid.before = happens
+    job = federation.ask(rounds=6)
+    federation.run(job)
+    assert made_by(job) == ["ab"] * 4 + ["abc"] * 2
+    said = [line for line in federation.said if line.startswith("bank-c: could take part")]
+    assert said == [f"bank-c: could take part: fedsys bank jobs approve {job.status.job[:12]}"]
+
+
+def test_a_bank_that_refuses_meanwhile_is_not_asked_any_more(three):
+    job = three.ask(rounds=4)
+    three.grid.before = lambda round: (
+        three.stands("bank-a", refused=[job.status.job]) if round == 2 else None
+    )
+    three.run(job)
+    assert made_by(job) == ["abc", "abc", "bc", "bc"]
+
+
 def test_a_bank_that_was_away_at_the_beginning_takes_part_when_it_is_there(three):
     three.grid.away = {2}
     three.grid.before = lambda round: three.grid.away.clear() if round == 2 else None

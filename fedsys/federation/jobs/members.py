@@ -67,6 +67,7 @@ class Roster:
         self._statistics, self._current = statistics, current
         self._newcomers = Newcomers(statistics, grid)
         self.names: dict[int, str] = {}
+        self._waiting: set[str] = set()
         present = {bank.name for bank in current()[0] if bank.name in statistics.known}
         self._first = self._founders(folder, present) if job.terms.strategy.remembers else None
         self._members = present if self._first is None else set(self._first)
@@ -109,8 +110,13 @@ class Roster:
             for bank in banks
             if bank.name not in self._members and bank.name in self._statistics.known
         ]
-        digest = self._job.digest
-        without = {*open_at(self._home, new, digest), *refused_at(self._home, new, digest)}
+        digest, id = self._job.digest, self._job.id
+        waiting = open_at(self._home, new, digest)
+        for name in waiting:
+            if name not in self._waiting:
+                self._told(f"{name}: could take part: fedsys bank jobs approve {id}")
+        self._waiting.update(waiting)
+        without = {*waiting, *refused_at(self._home, new, digest)}
         for bank in new:
             if bank.name not in without:
                 self._members.add(bank.name)
