@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
@@ -41,8 +41,9 @@ class Headers:
         return call_next(context)
 
 
-def run_superlink(arguments: Sequence[str], guard: Any, options: Mapping[str, Any]) -> None:
-    """Is `flower-superlink`, behind a middleware of ours (an ASGI class) that sees all requests."""
+def run_superlink(arguments: Sequence[str], guard: Any) -> None:
+    """Is `flower-superlink`, behind a middleware of ours that sees all requests: guard, of an app,
+    gives an ASGI app."""
     from flwr.superlink import extensions
     from flwr.superlink.cli.flower_superlink import flower_superlink
     from starlette.middleware import Middleware
@@ -50,7 +51,7 @@ def run_superlink(arguments: Sequence[str], guard: Any, options: Mapping[str, An
     # Flower refuses a clock that is 5 s ahead, and ends the node. The guard says what is wrong.
     nodes: Any = import_module("flwr.superlink.routers.fleet.node_auth")
     nodes.SYSTEM_TIME_TOLERANCE = binding.CLOCK
-    extensions.get_middleware = lambda: (Middleware(guard, **options),)
+    extensions.get_middleware = lambda: (Middleware(guard),)
     sys.argv = ["flower-superlink", *arguments]
     flower_superlink()
 

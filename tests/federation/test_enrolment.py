@@ -1,5 +1,6 @@
 """Banks enrol over TLS at the coordinator's desk; what is not right is refused and written down."""
 
+import asyncio
 import base64
 import hashlib
 import http.client
@@ -25,8 +26,11 @@ from fedsys.clients.bank.home import BankHome
 from fedsys.errors import FedsysError, IdentityError, NetworkError, UsageError
 from fedsys.federation.banks import Banks
 from fedsys.federation.enrolment.desk import ENROL, LONGEST, PATH, STANDING, Desk
+from fedsys.federation.enrolment.door import main
 from fedsys.federation.enrolment.nodes import Nodes
 from fedsys.federation.enrolment.standing import Standings
+from fedsys.flower import compat_nodes
+from fedsys.flower.processes import database, launch
 from fedsys.flower.processes.binding import HEADER, stamped
 from fedsys.flower.processes.guard import NODE
 from fedsys.flower.processes.superlink import LOOPBACK, free_port
@@ -37,7 +41,7 @@ from fedsys.trust.jobs import version
 from fedsys.trust.keys import make_keys
 from fedsys.trust.signing import sign
 from fedsys.trust.verification import cross_check, entries_of, verify
-from tests.federation.doors import coordinator, invited, open_door
+from tests.federation.doors import behind, coordinator, invited, open_door
 
 
 @pytest.fixture
@@ -352,6 +356,38 @@ def test_a_nodes_request_goes_by_once_and_in_its_banks_name(home, door, tmp_path
     stamp = stamped(bank.keys.node, b"POST " + path.encode(), digest).text()
     assert raw(home, "POST", path, b"body", {**headers, HEADER: stamp})[0] == 403
     assert refusals(home)[2:] == [("unknown", "identity")]
+
+
+def test_the_server_behind_the_door_has_a_quota_as_the_one_without_it(home, tmp_path, monkeypatch):
+    keys = make_keys(tmp_path / "keys")
+    banks(home).add("bank-a", keys.public)
+    made, sent, path = [], [], "/v1/fleet/push-object"
+    monkeypatch.setattr(compat_nodes, "run_superlink", lambda rest, guard: made.append(guard))
+    for module, name in [(launch, "end_with_parent"), (launch, "give_back"),
+                         (database, "small_caches")]:  # fmt: skip
+        monkeypatch.setattr(module, name, lambda: None)  # they are for a process of its own
+    secret = home.folder / "secrets" / "coordinator"
+    main([str(home.folder), str(secret), str(tmp_path / "seen"), "--port"])
+    app, body = made[0](behind), bytes(7 << 20)
+
+    async def send(message):
+        sent.append(message)
+
+    async def push():
+        stamp = stamped(keys.node, b"POST " + path.encode(), hashlib.sha256(body).digest()).text()
+        key = base64.b64encode(keys.node_public)
+        scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(),
+                 "query_string": b"", "client": ("10.0.0.7", 1),
+                 "headers": [(NODE, key), (HEADER.encode(), stamp.encode())]}  # fmt: skip
+
+        async def receive():
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await app(scope, receive, send)
+
+    for _ in range(3):
+        asyncio.run(push())
+    assert [one["status"] for one in sent if "status" in one] == [204, 204, 413]
 
 
 def test_strangers_fill_neither_the_log_nor_a_banks_place_in_it(home):

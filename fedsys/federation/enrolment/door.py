@@ -15,13 +15,13 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fedsys.federation.enrolment.desk import AUTHORITY, LONGEST, PATH, Desk
 from fedsys.federation.enrolment.nodes import Nodes
 from fedsys.federation.home import Home
 from fedsys.flower.processes.binding import Seen
 from fedsys.flower.processes.guard import App, Guard, Receive, Scope, Send
+from fedsys.flower.processes.launch import be_superlink
 from fedsys.flower.processes.superlink import SuperLink
 
 SECONDS = 10.0
@@ -109,17 +109,9 @@ class OpenHome(Home):
 
 def main(arguments: list[str]) -> None:
     """Becomes Flower's server."""
-    from fedsys.supervision import end_with_parent
-
-    end_with_parent()
-    from fedsys.flower import compat_nodes
-
     folder, *rest = arguments
-    secret = Path(rest[0]).read_text("ascii").strip()
-    home, seen = Home.open(Path(folder)), Seen(Path(rest[1]))
-    nodes = Nodes(home)
-    options: dict[str, Any] = {"secret": secret, "desk": Desk(home), "nodes": nodes, "seen": seen}
-    compat_nodes.run_superlink(rest[2:], Door, options)
+    home = Home.open(Path(folder))
+    be_superlink(rest, Door, desk=Desk(home), nodes=Nodes(home))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,26 +49,16 @@ class Pauses:
 
 def main(arguments: list[str]) -> None:
     """Becomes one of Flower's programs."""
-    end_with_parent()
-    give_back()
-    from fedsys.flower import compat_nodes
-
     program, *rest = arguments
     if program == "superlink":
-        from fedsys.flower.processes.binding import Seen
-        from fedsys.flower.processes.database import small_caches
-        from fedsys.flower.processes.guard import App, Guard
-        from fedsys.flower.processes.quota import Quota
-        from fedsys.flower.processes.slots import Slots
+        from fedsys.flower.processes.guard import Guard
 
-        def guarded(app: App, **options: Any) -> Guard:
-            return Guard(Quota(Slots(app)), **options)
-
-        small_caches()
-        secret = Path(rest[0]).read_text("ascii").strip()
-        options = {"secret": secret, "seen": Seen(Path(rest[1]))}
-        compat_nodes.run_superlink(rest[2:], guarded, options)
+        be_superlink(rest, Guard)
     else:
+        end_with_parent()
+        give_back()
+        from fedsys.flower import compat_nodes
+
         stale = None if rest[0] == "-" else int(rest[0])
 
         def activated(node: int) -> None:
@@ -78,6 +69,28 @@ def main(arguments: list[str]) -> None:
             compat_nodes.run_supernode(rest[2:], Pauses(), stale, activated, _end_refused)
         finally:
             _end_at_once()
+
+
+def be_superlink(arguments: Sequence[str], guard: Callable[..., Any], **options: Any) -> None:
+    """Becomes Flower's server. arguments: SECRET SEEN ARGUMENTS, see above. guard: an ASGI class
+    that is given the server, `secret`, `seen` and its own options."""
+    end_with_parent()
+    give_back()
+    from fedsys.flower import compat_nodes
+    from fedsys.flower.processes.binding import Seen
+    from fedsys.flower.processes.database import small_caches
+    from fedsys.flower.processes.guard import App
+    from fedsys.flower.processes.quota import Quota
+    from fedsys.flower.processes.slots import Slots
+
+    secret, seen, *rest = arguments
+    kept = {"secret": Path(secret).read_text("ascii").strip(), "seen": Seen(Path(seen)), **options}
+
+    def guarded(app: App) -> Any:
+        return guard(Quota(Slots(app)), **kept)
+
+    small_caches()
+    compat_nodes.run_superlink(rest, guarded)
 
 
 def _end_refused(said: str) -> None:
