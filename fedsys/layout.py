@@ -69,7 +69,8 @@ class Layout:
 
     def flatten(self, tensors: Sequence[np.ndarray]) -> np.ndarray:
         """The tensors, in order, as one vector."""
-        return np.concatenate([np.ravel(tensor) for tensor in tensors]).astype(self.dtype)
+        whole = np.concatenate([np.ravel(tensor) for tensor in tensors])
+        return whole.astype(self.dtype, copy=False)
 
     def split(self, vector: np.ndarray) -> list[np.ndarray]:
         """The tensors that the vector holds, as views of it."""

@@ -18,6 +18,7 @@ from flwr.app import Array, ConfigRecord
 from fedsys.admission import Reason, Refused
 from fedsys.engine import Work
 from fedsys.errors import EngineError
+from fedsys.flower.rounds.engine import NAMED
 from fedsys.flower.rounds.exact import ExactSum
 from fedsys.flower.rounds.mail import Waiting
 from fedsys.flower.rounds.messages import ANSWER, OWN, UPDATE, Code
@@ -107,7 +108,8 @@ def test_long_vectors_are_added_block_by_block():
 
 
 def test_large_answers_are_pulled_a_few_at_a_time(monkeypatch):
-    monkeypatch.setattr("fedsys.flower.rounds.mail.PULLED", 2 * 4 * LAYOUT.length)
+    answer = 4 * LAYOUT.length + NAMED * len(LAYOUT.names)
+    monkeypatch.setattr("fedsys.flower.rounds.mail.PULLED", 2 * answer)
     clients = Clients(FedAvg(), np.ones(9))
     grid = ScriptedGrid(clients.app, 9)
     asked, pull = [], grid.pull_messages
