@@ -126,6 +126,7 @@ def refuse(
         job,
         lambda found, digest: found.refuse(digest, reason),
         as_json,
+        whatever=True,  # nothing keeps a bank from saying no
     )
 
 
@@ -156,10 +157,16 @@ def _hear(found: BankHome, otherwise: str, head: bool = False, whatever: bool = 
     return True
 
 
-def _answer(found: BankHome, job: str, act: Callable[[BankHome, str], None], as_json: bool) -> int:
-    """Answers a job, and tells the coordinator."""
+def _answer(
+    found: BankHome,
+    job: str,
+    act: Callable[[BankHome, str], None],
+    as_json: bool,
+    whatever: bool = False,
+) -> int:
+    """Answers a job, and tells the coordinator. whatever: even where it does not know this bank."""
     later = "it is told when it is there, by fedsys bank join or this command again"
-    there = _hear(found, later, whatever=True)  # the job may not have come yet
+    there = _hear(found, later, whatever=whatever)  # the job may not have come yet
     digest = found.find_job(job)
     act(found, digest)
     told = there and _hear(found, later, head=True, whatever=True)

@@ -443,7 +443,7 @@ def test_a_log_with_a_fault_says_what_can_be_relied_on(cli: Cli, home, bank, wor
     if words:
         assert "line 3: its hash" in said.out
         assert "before it, entries 1 to 2 chain" in said.out
-        assert "after it, entries 4 to 5 (line 4 to 5) chain" in said.out
+        assert "after it, entries 4 to 5 (lines 4 to 5) chain" in said.out
         (log,) = cli("bank", "audit", *words, "--json").json["logs"]
         assert log["before"] == {"entries": 2, "confirmed": 0}
         assert log["after"] == [{"lines": [4, 5], "entries": [4, 5], "confirmed": 0}]

@@ -150,7 +150,7 @@ def _left(log: Log) -> Iterator[str]:
         yield "nothing before it can be relied on"
     for piece in verdict.rest:
         numbers = _numbers(piece.first, piece.last.number)
-        yield f"after it, {numbers} (line {_span(piece)}) {_vouched(piece.vouched)}"
+        yield f"after it, {numbers} ({_span(piece)}) {_vouched(piece.vouched)}"
 
 
 def _numbers(first: int, last: int) -> str:
@@ -159,7 +159,7 @@ def _numbers(first: int, last: int) -> str:
 
 def _span(piece: Stretch) -> str:
     first, last = piece.lines
-    return str(first) if first == last else f"{first} to {last}"
+    return f"line {first}" if first == last else f"lines {first} to {last}"
 
 
 def _vouched(number: int) -> str:
