@@ -12,6 +12,7 @@ import click
 
 from fedsys.clients.bank.jobs import jobs
 from fedsys.clients.bank.options import HOME, NAME, home_of
+from fedsys.clients.bank.samples import samples
 from fedsys.deployment.options import Files, file_options
 from fedsys.federation.commands.options import JSON, PATH, Commands, note, say
 
@@ -150,4 +151,5 @@ def audit(
     return verified(found.audit.path, found.facts.name, others, as_json)
 
 
-bank.add_command(jobs)
+for each in (jobs, samples):
+    bank.add_command(each)

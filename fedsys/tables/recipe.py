@@ -12,12 +12,18 @@ A cell without a value counts as `fill` where there is one; without, the row is 
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+from fedsys.errors import DataError, UsageError
 from fedsys.tables.preparation import Preparation
 from fedsys.tables.schema import CATEGORY, YES_NO, Column, Schema
+from fedsys.tables.schema_file import schema_of, schema_toml
 
 OTHER = "(other)"
+LONGEST = 16 << 20
+"""Bytes of a file."""
 
 
 def recipe(schema: Schema, preparation: Preparation) -> dict[str, Any]:
@@ -27,7 +33,29 @@ def recipe(schema: Schema, preparation: Preparation) -> dict[str, Any]:
         "inputs": [{"name": name, **one} for name, one in zip(schema.inputs, inputs, strict=True)],
         "missing_values": list(schema.spellings),
         "output": _output(schema),
+        "preparation": {"sha256": preparation.hash, **preparation.table()},
+        "schema": schema_toml(schema),
     }
+
+
+def read_recipe(path: Path) -> Preparation:
+    """The preparation in a file that holds a recipe, as JSON. Raises DataError that names it."""
+    try:
+        if path.stat().st_size > LONGEST:
+            raise DataError(f"{path}: is too large for what lies beside a model")
+        table = json.loads(path.read_text("utf-8"))
+        said = dict(table["preparation"])
+        digest, schema = said.pop("sha256"), schema_of(table["schema"], str(path))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError):
+        raise DataError(
+            f"{path}: says no preparation: name the .json that fedsys federation model wrote"
+        ) from None
+    made = Preparation.of(said, schema)
+    if made.hash != digest:
+        raise DataError(f"{path}: its preparation was changed: ask the coordinator for it anew")
+    return made
 
 
 def _inputs(column: Column, preparation: Preparation) -> list[dict[str, Any]]:

@@ -418,6 +418,50 @@ def test_a_mistake_is_json_too_where_that_was_asked_for(cli: Cli, bank):
         assert json.loads(line)["error"] in said.err
 
 
+# --- a model -------------------------------------------------------------------------------------
+
+
+def test_samples_are_rows_as_a_model_reads_them(cli: Cli, home, bank, rows, tmp_path):
+    from fedsys.edge.sources import read_samples
+    from fedsys.tables import Preparation, prepare, summarise
+    from fedsys.tables.recipe import recipe
+
+    cli("bank", "check", "--source", rows)
+    source = reopened(bank).source()
+    made = Preparation.derive(home.schema, summarise(source, home.schema))
+    beside = tmp_path / "first.json"
+    beside.write_text(json.dumps({"model": "first.keras", **recipe(home.schema, made)}))
+    said = cli("bank", "samples", beside, "--rows", 20, "--json")
+    assert said.json == {"file": "samples.npz", "rows": 20, "of": 60}
+    found, whole = read_samples(tmp_path / "samples.npz"), prepare(source, home.schema, made)
+    np.testing.assert_array_equal(found.inputs[[0, -1]], whole.inputs[[0, -1]])
+    np.testing.assert_array_equal(found.labels[[0, -1]], whole.labels[[0, -1]])
+    assert stat.S_IMODE((tmp_path / "samples.npz").stat().st_mode) == 0o600
+    cli("bank", "samples", beside).refused(2, "samples.npz", "already")
+
+
+def test_samples_need_what_lies_beside_a_model_of_this_federation(
+    cli: Cli, home, bank, rows, tmp_path
+):
+    from dataclasses import replace
+
+    from fedsys.tables import Preparation, summarise
+    from fedsys.tables.recipe import recipe
+
+    cli("bank", "check", "--source", rows)
+    cli("bank", "samples", "none.json").refused(3, "none.json", "No such file")
+    cli("bank", "samples", rows).refused(3, "rows.csv", "fedsys federation model")
+    stricter = replace(home.schema, minimum=11)
+    made = Preparation.derive(stricter, summarise(reopened(bank).source(), stricter))
+    table = recipe(stricter, made)
+    (tmp_path / "other.json").write_text(json.dumps(table))
+    cli("bank", "samples", "other.json").refused(3, "another schema")
+    table["preparation"]["scalings"]["age"]["scale"] = 7.0
+    (tmp_path / "changed.json").write_text(json.dumps(table))
+    cli("bank", "samples", "changed.json").refused(3, "was changed")
+    assert not (tmp_path / "samples.npz").exists()
+
+
 # --- the log -------------------------------------------------------------------------------------
 
 

@@ -38,6 +38,7 @@ def model(job: str, out: Path | None, name: str | None, home: Path | None, as_js
     text = (
         f"{made.model}: the model of job {folder.name}, {made.parameters:,} numbers\n"
         f"{made.preparation}: how a row becomes its inputs\n"
-        f"next: fedsys export {made.model} --calibration samples.npz"
+        f"next: fedsys bank samples {made.preparation.name} at a bank, then fedsys export "
+        f"{made.model} --calibration samples.npz"
     )
     return say(text, table, as_json)

@@ -24,7 +24,6 @@ from fedsys.federation.jobs.run import read_result
 from fedsys.federation.jobs.statistics import preparation
 from fedsys.layout import write_weights
 from fedsys.storage import storing, write_atomic
-from fedsys.tables import schema_toml
 from fedsys.tables.recipe import recipe
 from fedsys.trust.events import Event
 from fedsys.trust.jobs import Job, open_job
@@ -136,6 +135,4 @@ def _facts(home: Home, folder: JobFolder, job: Job) -> dict[str, Any]:
         "job": {"name": folder.name, "sha256": job.digest, "rounds": folder.status.round},
         "fedsys": job.terms.code,
         **recipe(home.schema, made),
-        "preparation": {"sha256": made.hash, **made.table()},
-        "schema": schema_toml(home.schema),
     }
