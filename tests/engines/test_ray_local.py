@@ -88,18 +88,28 @@ def under_way(nursery, *more):
     return child, folder, group
 
 
-def test_ray_that_dies_ends_the_run_in_a_line_and_the_run_goes_on(nursery, own_task):
+def test_ray_that_dies_ends_the_run_in_a_line_and_the_run_goes_on_until_ctrl_c(nursery, own_task):
+    """Ctrl-C lets the round end, and ends all of Ray with the run."""
     child, folder, group = under_way(nursery, "--task", own_task, "--seed", 3)
     assert listening(members(group)) <= LOOPBACK and listening(members(group))
     (raylet,) = (number for number, name in members(group).items() if name == "raylet")
     os.kill(raylet, signal.SIGKILL)
     child.wait().refused(12, "Ray", "died")
     assert not members(group)
-    done = Run(folder).records[-1]["round"]
-    outcome = nursery.run("simulate", "--resume", folder, "--rounds", done + 2)
-    assert outcome.code == 0, outcome.err
+    died = Run(folder).records[-1]["round"]
+    child = nursery.start("simulate", "--resume", folder, "--rounds", 100_000)
+    until(lambda: lines(folder)[-1]["round"] > died)
+    group = group_of_foreman(child.pid)
+    child.kill(signal.SIGINT)
+    outcome = child.wait()
+    assert outcome.code == 130 and "go on with --resume" in outcome.err, outcome.err
+    assert "Traceback" not in outcome.err and group and not members(group)
+    assert Run(folder).facts["status"] == "stopped"
     assert Run(folder).facts["where"] == "Ray, 1 worker on 1 node"
-    compiled = nursery.run("simulate", "--task", own_task, "--seed", 3, "--rounds", done + 2,
+    done = Run(folder).records[-1]["round"] + 1
+    last = nursery.run("simulate", "--resume", folder, "--rounds", done, "--engine", "compiled")
+    assert last.code == 0, last.err
+    compiled = nursery.run("simulate", "--task", own_task, "--seed", 3, "--rounds", done,
                            "--evaluate", 0, "--workers", 1, "--out", "compiled")  # fmt: skip
     assert compiled.code == 0, compiled.err
     (other,) = Path("compiled").glob("*")
@@ -116,15 +126,6 @@ def test_a_killed_run_leaves_no_process_and_no_file(nursery):
     child.wait()
     until(lambda: not members(group))
     assert not [path for path in made if path.exists()]
-
-
-def test_ctrl_c_ends_the_run_after_a_round_and_all_of_ray_with_it(nursery):
-    child, folder, group = under_way(nursery)
-    child.kill(signal.SIGINT)
-    outcome = child.wait()
-    assert outcome.code == 130 and "go on with --resume" in outcome.err, outcome.err
-    assert "Traceback" not in outcome.err and not members(group)
-    assert Run(folder).facts["status"] == "stopped"
 
 
 def test_ctrl_c_twice_ends_all_at_once_amid_a_round(nursery):
