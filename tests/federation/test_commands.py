@@ -361,6 +361,28 @@ def test_watch_shows_rounds_to_the_end(cli: Cli, created):
     assert [json.loads(one).get("round") for one in rounds] == [1, 2, 3, 3]
 
 
+def test_watch_says_for_whom_a_job_waits(cli: Cli, offered):
+    home, found, job, _ = offered
+    for bank in found.values():
+        stands(home, bank)
+    folder = a_job(home, status="running", job=job.digest)
+
+    def work():
+        time.sleep(0.5)
+        stands(home, found["bank-a"], jobs=[job.digest])
+        time.sleep(0.8)
+        folder.say(status=PAUSED, code=7)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    said = cli("federation", "watch")
+    thread.join()
+    assert said.code == 7
+    first, *_, last = [line for line in said.err.splitlines() if "waits" in line]
+    assert first == f"first: waits for approval of job {job.id} at bank-a, bank-b"
+    assert last == f"first: waits for approval of job {job.id} at bank-b"
+
+
 def test_watch_ends_with_the_code_of_what_ended_the_job(cli: Cli, created):
     a_job(created, status=PAUSED, error="1 of 2 banks", code=7)
     said = cli("federation", "watch")

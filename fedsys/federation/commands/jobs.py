@@ -91,15 +91,19 @@ def watch(job: str | None, name: str | None, home: Path | None, as_json: bool) -
     from dataclasses import asdict
 
     from fedsys.errors import EngineError
+    from fedsys.federation.commands.status import about, job_view
     from fedsys.federation.commands.watch import meant, round_text, rounds
     from fedsys.federation.jobs.folder import DONE, Status
 
-    folder = meant(home_of(home, name), job)
+    found = home_of(home, name)
+    folder = meant(found, job)
     last = Status()
     try:
-        for one in rounds(folder):
+        for one in rounds(folder, lambda: about(job_view(found, folder))):
             if isinstance(one, Status):
                 last = one
+            elif isinstance(one, str):
+                note(f"{folder.name}: {one}")
             elif as_json:
                 click.echo(json.dumps(one))
             else:

@@ -12,7 +12,7 @@ from fedsys.federation.banks import Bank, Banks
 from fedsys.federation.enrolment.approvals import open_at, refused_at, statistics_request
 from fedsys.federation.enrolment.standing import Standings
 from fedsys.federation.home import Home
-from fedsys.federation.jobs.folder import DONE, FAILED, QUEUED, Status, all_jobs
+from fedsys.federation.jobs.folder import DONE, FAILED, QUEUED, JobFolder, Status, all_jobs
 from fedsys.federation.jobs.quarantine import quarantine, round_lines
 from fedsys.federation.serving import holder
 from fedsys.trust.identity import expiry_warning, read_authority, read_server
@@ -82,7 +82,7 @@ def overview(home: Home) -> Overview:
         server=server,
         needed=facts.banks,
         banks=tuple(bank_views(home, None if server is None else _nodes(home))),
-        jobs=tuple(_jobs(home)),
+        jobs=tuple(job_view(home, job) for job in all_jobs(home)),
         warnings=tuple(one for one in warnings if one),
     )
 
@@ -126,29 +126,25 @@ def _nodes(home: Home) -> dict[bytes, bool] | None:
         return None
 
 
-def _jobs(home: Home) -> list[JobView]:
-    banks = Banks(home.folder / "banks.json").approved()
-    views, statistics = [], statistics_request(home).digest
-    for job in all_jobs(home):
-        said = job.status
-        asked, whom = _asked(home, said, banks)
-        refused = {*refused_at(home, whom, asked), *refused_at(home, whom, statistics)}
-        whom = [bank for bank in whom if bank.name not in refused]
-        views.append(
-            JobView(
-                job.name,
-                said.status,
-                said.round,
-                said.rounds,
-                said.job[:12],
-                said.error,
-                () if said.round else tuple(open_at(home, whom, asked)),
-                tuple(sorted(refused)),
-                asked[:12],
-                quarantine(round_lines(job.metrics), said.forgiven).banks,
-            )
-        )
-    return views
+def job_view(home: Home, job: JobFolder) -> JobView:
+    """How a job stands."""
+    said, banks = job.status, Banks(home.folder / "banks.json").approved()
+    asked, whom = _asked(home, said, banks)
+    statistics = statistics_request(home).digest
+    refused = {*refused_at(home, whom, asked), *refused_at(home, whom, statistics)}
+    whom = [bank for bank in whom if bank.name not in refused]
+    return JobView(
+        job.name,
+        said.status,
+        said.round,
+        said.rounds,
+        said.job[:12],
+        said.error,
+        () if said.round else tuple(open_at(home, whom, asked)),
+        tuple(sorted(refused)),
+        asked[:12],
+        quarantine(round_lines(job.metrics), said.forgiven).banks,
+    )
 
 
 def _asked(home: Home, said: Status, banks: list[Bank]) -> tuple[str, list[Bank]]:
@@ -174,7 +170,7 @@ def text(view: Overview, now: float | None = None) -> str:
         lines.append("jobs:")
         lines += columns([
             (job.name, job.status, f"round {job.round}/{job.rounds}", job.job,
-             _about(job))
+             about(job))
             for job in view.jobs
         ])  # fmt: skip
     return "\n".join(lines)
@@ -205,7 +201,7 @@ def next_step(bank: BankView) -> str:
     return remedies.get(bank.state, "")
 
 
-def _about(job: JobView) -> str:
+def about(job: JobView) -> str:
     """Why a job stands where it does."""
     said = [job.error] if job.error else []
     if job.refused and not job.error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fedsys.errors import UsageError
@@ -35,12 +35,15 @@ def meant(home: Home, name: str | None) -> JobFolder:
     return (running or jobs)[-1]
 
 
-def rounds(job: JobFolder) -> Iterator[dict[str, Any] | Status]:
+def rounds(
+    job: JobFolder, waits: Callable[[], str] = lambda: ""
+) -> Iterator[dict[str, Any] | Status | str]:
     """The lines of a job's rounds, from the first, as they come; then its last status.
 
-    A job that was interrupted does its last round again, which is then told again.
+    A job that was interrupted does its last round again, which is then told again. waits: says for
+    whom a job waits that has had no round, in a line, which comes whenever it is another.
     """
-    told = 0
+    told, said = 0, ""
     while True:
         status = job.status  # before the lines: what is written after it is no longer missed
         lines = _lines(job)
@@ -50,6 +53,10 @@ def rounds(job: JobFolder) -> Iterator[dict[str, Any] | Status]:
         if status.status in OVER:
             yield status
             return
+        line = waits() if status.status == RUNNING and not status.round else ""
+        if line and line != said:
+            yield line
+        said = line
         time.sleep(LOOK_SECONDS)
 
 
