@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from fedsys.engines import ENGINES
+from fedsys.engines import ENGINES, Compiled, EngineChoice, Ray
 from fedsys.errors import UsageError
 from fedsys.experiment import Experiment
 from fedsys.local import Local
@@ -24,8 +24,8 @@ STRATEGIES = {"fedavg": 1e-6, "fedprox:0.5": 1e-6, "fedadam:0.01": 1e-6, "scaffo
 REFUSED = {("tff", "scaffold")}
 EXAMPLES = {"tff": 1, "ray": 1}
 """How many federations are tried in an engine that takes long to begin; else 5."""
-VARIANT = {"flower": "flower:in-process"}
-"""Flower's Ray backend takes half a minute to begin; test_flower.py begins it once for all."""
+WORKERS = {"ray": 1}
+"""Each loads TensorFlow; so few clients are one shard, however many there are. Else 2."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,11 @@ def federations(draw: Any) -> Federation:
     )
 
 
-def weights_after(engine: str, drawn: Federation, strategy: str) -> list[np.ndarray]:
+def weights_after(engine: EngineChoice, drawn: Federation, strategy: str) -> list[np.ndarray]:
     """The global weights after each of three rounds."""
     experiment = drawn.experiment(strategy)
     setting = prepare(experiment, drawn.task())
-    with ENGINES.parse(engine).open(setting, 2) as opened:
+    with engine.open(setting, WORKERS.get(ENGINES.name_of(engine), 2)) as opened:
         states = run_rounds(
             begin(experiment.strategy, setting.layout, setting.weights),
             experiment.strategy,
@@ -101,13 +101,19 @@ def weights_after(engine: str, drawn: Federation, strategy: str) -> list[np.ndar
         return [setting.weights, *(state.weights for state, _ in states)]
 
 
+def variant_of(engine: str, request: pytest.FixtureRequest) -> EngineChoice:
+    """An engine that begins soon: on a Ray that is there, and Flower in this process; its Ray
+    backend is begun once for all in test_flower.py."""
+    choice: EngineChoice = ENGINES.parse({"flower": "flower:in-process"}.get(engine, engine))
+    if missing := choice.status().missing:
+        pytest.skip(f"{missing}: fedsys engines install {engine}")
+    return Ray(request.getfixturevalue("cluster").address) if engine == "ray" else choice
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("engine", [name for name in ENGINES.members if name != "compiled"])
-def test_an_engine_comes_to_what_the_compiled_one_comes_to(engine, strategy):
-    variant = VARIANT.get(engine, engine)
-    missing = ENGINES.parse(variant).status().missing
-    if missing:
-        pytest.skip(f"{missing}: fedsys engines install {engine}")
+def test_an_engine_comes_to_what_the_compiled_one_comes_to(engine, strategy, request):
+    variant = variant_of(engine, request)
     if (engine, strategy) in REFUSED:
         drawn = Federation((3, 4), 2, 1, 2, 0.1, 0, "examples", 0)
         with pytest.raises(UsageError, match=f"engine '{engine}': strategy '{strategy}'"):
@@ -122,7 +128,7 @@ def test_an_engine_comes_to_what_the_compiled_one_comes_to(engine, strategy):
     )
     @given(federations())
     def same(drawn: Federation) -> None:
-        expected = weights_after("compiled", drawn, strategy)
+        expected = weights_after(Compiled(), drawn, strategy)
         assume(max(np.abs(end - expected[0]).max() for end in expected) > 1e-4)  # some had rows
         found = weights_after(variant, drawn, strategy)
         for mine, theirs in zip(expected, found, strict=True):
