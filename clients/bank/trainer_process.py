@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsys.clients.bank.home import EXECUTOR, BankHome
+from fedsys.errors import EngineError
 from fedsys.storage import write_atomic
 from fedsys.supervision import end_with_parent, say
 
@@ -40,7 +41,11 @@ def main(arguments: list[str]) -> None:
     answers = Answers(home, say)
     write_atomic(Path(arguments[2]), [str(os.getpid()).encode()])
     secret = home.folder / "secrets" / EXECUTOR
-    serve(arguments[1], secret, answers, answers.refuse, stopping, say)
+    try:
+        serve(arguments[1], secret, answers, answers.refuse, stopping, say)
+    except EngineError as error:
+        say(f"fedsys: {error}")
+        sys.exit(error.code)
 
 
 if __name__ == "__main__":

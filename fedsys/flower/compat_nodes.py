@@ -257,6 +257,43 @@ MESSAGE_SECONDS = 10.0
 """How long a task's message may be later than the task."""
 
 
+AGAIN_SECONDS = 20.0
+"""How long what was cut off on this machine is asked again."""
+
+
+class Again:
+    """Asks a node again where its answer was cut off, as by a connection that it closed while it
+    was idle. Flower does not; and a node that has a part of a reply waits for the rest for ever."""
+
+    def invoke(self, ask: Callable[[], Any]) -> Any:
+        import httpx
+
+        end = time.monotonic() + AGAIN_SECONDS
+        while True:
+            try:
+                return ask()
+            except httpx.TransportError as error:
+                if is_gone(error) or time.monotonic() > end:
+                    raise
+            time.sleep(0.05)
+
+
+def is_gone(error: Exception) -> bool:
+    """Whether nobody listens any more."""
+    import httpx
+
+    return isinstance(error, httpx.ConnectError)
+
+
+def is_cut(error: Exception) -> bool:
+    """Whether a request may have arrived whose answer did not."""
+    import httpx
+
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code >= 500
+    return isinstance(error, httpx.TransportError) and not is_gone(error)
+
+
 class NodeTasks:
     """Claims a SuperNode's tasks one after another, in a process that stays.
 
@@ -284,7 +321,11 @@ class NodeTasks:
         self._executor = executor(address, None, {}, secret)
         self._token = RuntimeTokenHttpInterceptor("none yet")
         self.client = Client.from_server_address(
-            address, True, None, [version("flwr-clientapp"), self._token]
+            address,
+            True,
+            None,
+            [version("flwr-clientapp"), self._token],
+            retry_invoker=Again(),  # type: ignore[arg-type]
         )
 
     def claim(self) -> bool:

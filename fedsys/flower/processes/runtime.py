@@ -436,7 +436,8 @@ def serve(
     """Answers the messages of the bank's own node, one after another, until it shall stop.
 
     address, secret: of the node's interface on this machine. refuse: answers a message of a run
-    that is not fedsys'. The node may be away, and come back.
+    that is not fedsys'. The node may be away, and come back. Raises EngineError where both have to
+    start again.
     """
     tasks = compat_nodes.NodeTasks(address, secret.read_bytes())
     ours, pause = bundle_hash(), FIRST
@@ -448,7 +449,7 @@ def serve(
             message, held, context = tasks.read()
             with _Beating(tasks.client):
                 content = (answer if held == ours else refuse)(message.content)
-            tasks.finish(Message(content, reply_to=message), context)
+            _hand_over(tasks, Message(content, reply_to=message), context)
             pause = FIRST
         except compat_nodes.TaskGone:
             pause = FIRST
@@ -462,6 +463,20 @@ class _Beating:
     """Says that a task is being worked on, while it is."""
 
     def __init__(self, client: Any) -> None:
+def _hand_over(tasks: compat_nodes.NodeTasks, reply: Message, context: Any) -> None:
+    """Gives a reply to the node. Raises EngineError where the node may have a part of it: it would
+    wait for the rest for ever, so this process has to end, and its agent starts both again."""
+    try:
+        tasks.finish(reply, context)
+    except Exception as error:
+        if compat_nodes.is_cut(error):
+            raise EngineError(
+                f"the node took a part of an answer, perhaps ({type(error).__name__}): both have "
+                "to start again"
+            ) from error
+        raise
+
+
         self._client, self._done = client, threading.Event()
         self._thread = threading.Thread(target=self._beat, name="task's heartbeat", daemon=True)
 
