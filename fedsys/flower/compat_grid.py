@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, cast
@@ -143,10 +144,12 @@ class _Patient:
     """Asks again while the server is away. Flower's own way ends this process where a token is
     no longer valid, which is no reason to here: see `run_is_over`."""
 
+    seconds = PATIENCE
+
     def invoke(self, ask: Callable[[], Any]) -> Any:
         import httpx
 
-        end, pause = time.monotonic() + PATIENCE, 0.05
+        end, pause = time.monotonic() + self.seconds, 0.05
         while True:
             try:
                 return ask()
@@ -157,6 +160,16 @@ class _Patient:
                     raise
             time.sleep(pause)
             pause = min(1.0, 2 * pause)
+
+
+@contextmanager
+def asked_once(grid: Any) -> Iterator[None]:
+    """What is asked of the server within is not asked again while it is away."""
+    grid._retry_invoker.seconds = 0.0
+    try:
+        yield
+    finally:
+        grid._retry_invoker.seconds = PATIENCE
 
 
 def run_is_over(error: Exception) -> bool:

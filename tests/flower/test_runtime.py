@@ -25,7 +25,7 @@ from fedsys.trust.keys import make_keys
 from tests.flower.deployed import Deployed, message, until
 
 PATIENCE = 20.0
-WAIT = 120.0
+WAIT = 240.0
 
 
 @pytest.fixture(scope="module")

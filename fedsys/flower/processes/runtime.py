@@ -122,6 +122,7 @@ class DeployedGrid(Grid):
         self._coming: dict[str, compat_grid.Coming] = {}
         self._sent: dict[str, _Sent] = {}
         self._unwanted: set[str] = set()
+        self._rejected: list[compat_grid.Coming] = []
         self._limit = SMALL_REPLY
         self._nodes: dict[int, Any] = {}
         self._seen = float("-inf")
@@ -204,7 +205,8 @@ class DeployedGrid(Grid):
         lost = [name for name in wanted if name not in self._sent]
         replies: list[Message] = []
         try:
-            for coming in self._claimed([name for name in known if name not in self._coming]):
+            fresh = [name for name in known if name not in self._coming]
+            for coming in compat_grid.claim_replies(self._grid, fresh) if fresh else ():
                 self._coming[coming.question] = coming
             held = 0
             for name in known:
@@ -238,28 +240,28 @@ class DeployedGrid(Grid):
 
     def drop(self, message_ids: Iterable[str]) -> None:
         """Says that nobody waits for replies to these messages. The server deletes those that are
-        there; others when this is called the next time."""
+        there; others when this is called the next time, and so where it is away now."""
         for name in message_ids:
             coming = self._coming.get(name)
             self._forget(name)
             if coming is not None:
-                self._delete(coming)
+                self._rejected.append(coming)
             elif name:
                 self._unwanted.add(name)
-        try:
-            for coming in self._claimed(list(self._unwanted)):
-                self._unwanted.discard(coming.question)
-                self._delete(coming)
-        except Exception as error:  # the next time, then
-            if not compat_nodes.is_away(error):
-                raise
+        if self._grid is not None:
+            with compat_grid.asked_once(self._grid):
+                self._delete()
 
-    def _claimed(self, names: list[str]) -> list[compat_grid.Coming]:
-        return compat_grid.claim_replies(self._grid, names) if names and self._grid else []
-
-    def _delete(self, coming: compat_grid.Coming) -> None:
+    def _delete(self) -> None:
+        """Has the server delete what of replies that nobody wants is there."""
         try:
-            compat_grid.forget_reply(self._grid, coming)
+            if self._unwanted:
+                for coming in compat_grid.claim_replies(self._grid, list(self._unwanted)):
+                    self._unwanted.discard(coming.question)
+                    self._rejected.append(coming)
+            while self._rejected:
+                compat_grid.forget_reply(self._grid, self._rejected[-1])
+                self._rejected.pop()
         except Exception as error:
             if not compat_nodes.is_away(error):
                 raise
@@ -274,7 +276,8 @@ class DeployedGrid(Grid):
         except compat_nodes.TaskGone:
             return _lost(name), 0
         except compat_grid.Unfit as unfit:
-            self._delete(coming)
+            self._rejected.append(coming)
+            self._delete()
             return _error(name, unfit.code, str(unfit)), HELD
         return fetched or (None, 0)
 
@@ -352,6 +355,7 @@ class DeployedGrid(Grid):
             self._sent.clear()
             self._coming.clear()
             self._unwanted.clear()
+            self._rejected.clear()
             self._end()
             self._begin()
 
@@ -459,10 +463,6 @@ def serve(
             pause = LONGEST
 
 
-class _Beating:
-    """Says that a task is being worked on, while it is."""
-
-    def __init__(self, client: Any) -> None:
 def _hand_over(tasks: compat_nodes.NodeTasks, reply: Message, context: Any) -> None:
     """Gives a reply to the node. Raises EngineError where the node may have a part of it: it would
     wait for the rest for ever, so this process has to end, and its agent starts both again."""
@@ -477,6 +477,10 @@ def _hand_over(tasks: compat_nodes.NodeTasks, reply: Message, context: Any) -> N
         raise
 
 
+class _Beating:
+    """Says that a task is being worked on, while it is."""
+
+    def __init__(self, client: Any) -> None:
         self._client, self._done = client, threading.Event()
         self._thread = threading.Thread(target=self._beat, name="task's heartbeat", daemon=True)
 
