@@ -121,7 +121,9 @@ def test_ctrl_c_amid_what_is_simulated_beside_it_ends_it(tmp_path, no_pictures):
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        simulated(made.home, request, sources, open_source(made.test), tmp_path / "runs", interrupt)
+        simulated(
+            shown.schema, request, sources, open_source(made.test), tmp_path / "runs", interrupt
+        )
     assert len(looks) < 20
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["bank-a"]
 

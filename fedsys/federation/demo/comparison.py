@@ -15,7 +15,7 @@ from fedsys.federation.demo.outcome import POOLED
 from fedsys.federation.home import Home
 from fedsys.federation.jobs.request import Request
 from fedsys.partitions import Iid
-from fedsys.tables import Preparation, Source, prepare, task_of_sources
+from fedsys.tables import Preparation, Schema, Source, prepare, task_of_sources
 
 if TYPE_CHECKING:
     import keras
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def simulated(
-    home: Home,
+    schema: Schema,
     request: Request,
     sources: Mapping[str, Source],
     test: Source,
@@ -41,7 +41,7 @@ def simulated(
 
     experiment = replace(request.experiment, partition=Iid(), clients=1, evaluate=0)
     held = {**{name: {name: source} for name, source in sources.items()}, POOLED: sources}
-    build = partial(request.build, home.schema)
+    build = partial(request.build, schema)
     outputs = {}
     # An import that is cut off by Ctrl-C may fail as anything, so it is heard between the steps.
     with asked_to_stop(lambda: None) as asked:
@@ -50,7 +50,7 @@ def simulated(
         for name, rows in held.items():
             if asked():
                 raise KeyboardInterrupt
-            task = task_of_sources(home.schema, rows, build, test=test, name=name)
+            task = task_of_sources(schema, rows, build, test=test, name=name)
             run = simulate(experiment, task=task, folder=folder / name, watcher=_Looking(look))
             if run.facts["status"] != "done":  # the simulation heard it, and ended its run
                 raise KeyboardInterrupt

@@ -128,7 +128,7 @@ def run_demo(demo: Demo, folder: Path, data: str | None, told: Callable[[str], N
         look = partial(_Following(made, job, told).look, processes)
         # Beside the federation's work: what each owner comes to alone, and all rows together.
         folder = folder / "simulated"
-        labels, scores = simulated(made.home, demo.request, sources, test, folder, look)
+        labels, scores = simulated(demo.schema, demo.request, sources, test, folder, look)
         while not look():
             time.sleep(LOOK_SECONDS)
     from fedsys.federation.jobs.run import read_result  # takes TensorFlow, which is there by now

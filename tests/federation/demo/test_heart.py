@@ -1,14 +1,26 @@
 """The hospitals of `fedsys demo heart`: each its own file, with the gaps that it has."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
+import fedsys
 from fedsys.errors import DataError
+from fedsys.federation.demo.comparison import simulated
 from fedsys.federation.demo.heart import HEART, LABEL, SCHEMA
 from fedsys.federation.demo.shown import write_rows
-from fedsys.tables import Preparation, check, merge, open_source, prepare, summarise
+from fedsys.tables import (
+    Preparation,
+    check,
+    merge,
+    open_source,
+    prepare,
+    summarise,
+    task_of_sources,
+)
 from fedsys.tasks.heart import CENTRES
 
 SIZES = {"cleveland": 303, "hungarian": 294, "switzerland": 123, "va": 200}
@@ -95,3 +107,18 @@ def test_files_that_are_not_there_or_not_whole_are_one_line(tmp_path):
         (tmp_path / "processed.va.data").write_text(text)
         with pytest.raises(DataError, match=said):
             HEART.shared(str(tmp_path))
+
+
+def test_together_they_learn_what_pooling_would_and_more_than_any_alone(
+    found, sources, tmp_path, no_pictures
+):
+    """Simulated, as what is deployed comes to the same."""
+    write_rows(found.table, found.test, tmp_path / "test.csv")
+    test, request = open_source(tmp_path / "test.csv"), HEART.request
+    labels, scores = simulated(SCHEMA, request, sources, test, tmp_path / "runs", lambda: None)
+    task = task_of_sources(SCHEMA, sources, partial(request.build, SCHEMA), test=test)
+    run = fedsys.simulate(request.experiment, task=task, folder=tmp_path / "federated")
+    federated = run.metrics["test_auc"]
+    auc = {name: roc_auc_score(labels, outputs) for name, outputs in scores.items()}
+    assert abs(federated - auc.pop("pooled")) < 0.01
+    assert federated > max(auc.values()) + 0.01
