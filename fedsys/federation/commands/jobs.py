@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def run(file: Path, dry_run: bool, name: str | None, home: Path | None, as_json: bool) -> int:
     """Asks for a job, which the server runs when its turn comes.
 
-    JOB.TOML has an experiment's keys: name, model, strategy, local, rounds, quorum, deadline.
+    JOB.TOML: name, model, strategy, local, rounds, quorum, deadline, grace; see the guide.
     """
     from fedsys.federation.jobs.folder import submit
     from fedsys.federation.jobs.proposal import foresee, hindrances
