@@ -306,6 +306,28 @@ def test_a_piece_that_the_server_does_not_take_is_a_push_that_was_cut():
     assert compat_grid.push_was_cut(raised.value)
 
 
+def test_what_is_asked_once_is_not_asked_again_of_a_server_that_is_away():
+    import httpx
+
+    asked = []
+
+    def away():
+        asked.append(1)
+        raise httpx.ConnectError("refused")
+
+    grid = SimpleNamespace(_retry_invoker=compat_grid._Patient())
+    with compat_grid.asked_once(grid), pytest.raises(httpx.ConnectError):
+        grid._retry_invoker.invoke(away)
+    assert len(asked) == 1
+
+    def back():
+        if len(asked) < 3:
+            away()
+        return "here"
+
+    assert grid._retry_invoker.invoke(back) == "here"
+
+
 # --- replies that are not right ------------------------------------------------------------------
 
 
