@@ -20,11 +20,13 @@ ENDS = {
 
 
 def heading(found: Contents) -> list[tuple[str, str]]:
-    """Task, strategy, partition and clients: what was run, each with its options."""
+    """Task, strategy, aggregator (but the mean), partition and clients: what was run, each with its
+    options."""
     task, model = choice(found.table, "task")
     parts = [
         (str(found.facts.get("task") or task), model),
         choice(found.table, "strategy"),
+        choice(found.table, "aggregator"),
         choice(found.table, "partition") if "partition" in found.table else (_rule(found), ""),
     ]
     clients = found.facts.get("clients", found.table.get("clients"))

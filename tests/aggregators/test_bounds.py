@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fedsys.aggregators import Clipped, Krum, Mean, Median, TrimmedMean
@@ -19,6 +19,7 @@ from fedsys.strategies import FedAvg, Scaffold
 RULES = [Median(), TrimmedMean(1), TrimmedMean(3), Krum(1), Krum(2), Krum(1, 4), Mean()]
 
 
+@settings(deadline=None)
 @given(st.sampled_from(RULES), st.floats(0.01, 1), st.integers(1, 200))
 def test_a_cohort_is_refused_exactly_where_its_quorum_could_be_too_few(rule, quorum, cohort):
     """Against the round loop's own words: admitted >= quorum * sent."""
@@ -30,6 +31,7 @@ def test_a_cohort_is_refused_exactly_where_its_quorum_could_be_too_few(rule, quo
             check_cohort(rule, quorum, cohort)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(RULES), st.floats(0.01, 1), st.integers(1, 200))
 def test_the_remedy_mends_it(rule, quorum, cohort):
     assume(math.ceil(quorum * cohort) < rule.needs)
