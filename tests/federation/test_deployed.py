@@ -31,6 +31,7 @@ from tests.flower.deployed import alive, children
 WAIT = 300.0
 LOCAL = Local(epochs=2, batch=32, rate=0.1)
 NUMBERS = count(1)
+ROUNDS = 4
 
 
 def until(happened):
@@ -70,10 +71,29 @@ def ask(demo, processes):
     """Asks for a job."""
 
     def asked(**options):
-        options = {"rounds": 3, "local": LOCAL, "deadline": 120.0, **options}
+        options = {"rounds": ROUNDS, "local": LOCAL, "deadline": 120.0, "grace": 120.0, **options}
         return submit(demo.home, Request(name=f"job-{next(NUMBERS)}", **options))
 
     return asked
+
+
+@pytest.fixture(scope="module")
+def whole_jobs():
+    return {}
+
+
+@pytest.fixture
+def whole_job(ask, whole_jobs):
+    """Strategy -> a job of its in which nothing was killed; each is run once."""
+
+    def ran(strategy=FedAvg()):  # noqa: B008
+        name = type(strategy).__name__
+        if name not in whole_jobs:
+            whole_jobs[name] = ask(strategy=strategy)
+            finished(whole_jobs[name])
+        return whole_jobs[name]
+
+    return ran
 
 
 def finished(job):
@@ -117,16 +137,15 @@ def simulated(demo, job, folder):
 
 
 @pytest.mark.parametrize("strategy", [FedAvg(), Scaffold()], ids=["fedavg", "scaffold"])
-def test_what_is_deployed_equals_what_is_simulated(demo, ask, tmp_path, strategy):
-    job = ask(strategy=strategy)
-    deployed = finished(job)
-    np.testing.assert_allclose(deployed, simulated(demo, job, tmp_path / "run"), atol=1e-6)
-    assert [line["banks"] for line in lines(job)] == [["bank-a", "bank-b", "bank-c"]] * 3
+def test_what_is_deployed_equals_what_is_simulated(demo, whole_job, tmp_path, strategy):
+    job = whole_job(strategy)
+    np.testing.assert_allclose(weights(job), simulated(demo, job, tmp_path / "run"), atol=1e-6)
+    assert [line["banks"] for line in lines(job)] == [["bank-a", "bank-b", "bank-c"]] * ROUNDS
 
 
-def test_a_coordinator_that_is_killed_resumes_with_the_same_result(demo, ask, processes):
-    whole = finished(ask(rounds=4))
-    job = ask(rounds=4)
+def test_a_coordinator_that_is_killed_resumes_with_the_same_result(ask, processes, whole_job):
+    whole = weights(whole_job())
+    job = ask()
     until(round_done(job, 1))
     killed = processes["server"].pid
     below = children(killed)
@@ -146,11 +165,11 @@ def flower_of(folder: Path, module: str, pid: int) -> int:
 
 
 @pytest.mark.parametrize("what", ["agent", "node", "trainer"])
-def test_a_bank_that_is_killed_is_back_within_its_round(demo, ask, processes, what):
+def test_a_bank_that_is_killed_is_back_within_its_round(demo, ask, processes, whole_job, what):
     """SCAFFOLD's banks remember a vector, which a kill must not take away."""
     strategy = Scaffold() if what == "agent" else FedAvg()
-    whole = finished(ask(rounds=4, strategy=strategy))
-    job = ask(rounds=4, strategy=strategy)
+    whole = weights(whole_job(strategy))
+    job = ask(strategy=strategy)
     until(round_done(job, 1))
     agent = processes["bank-b"].pid
     module = {
@@ -162,14 +181,15 @@ def test_a_bank_that_is_killed_is_back_within_its_round(demo, ask, processes, wh
     os.kill(killed, signal.SIGKILL)
     np.testing.assert_array_equal(finished(job), whole)
     assert not [pid for pid in below if alive(pid)]
-    assert [line["banks"] for line in lines(job)] == [["bank-a", "bank-b", "bank-c"]] * 4
+    assert [line["banks"] for line in lines(job)] == [["bank-a", "bank-b", "bank-c"]] * ROUNDS
 
 
-def test_flowers_server_that_is_killed_ends_no_job(demo, ask, processes):
-    whole = finished(ask(rounds=4))
-    job = ask(rounds=4)
+def test_flowers_server_that_is_killed_ends_no_job(demo, ask, processes, whole_job):
+    whole = weights(whole_job())
+    job = ask()
     until(round_done(job, 1))
-    server = flower_of(demo.home.folder, "fedsys.flower.processes.launch", processes["server"].pid)
+    door = "fedsys.federation.enrolment.door"
+    server = flower_of(demo.home.folder, door, processes["server"].pid)
     os.kill(server, signal.SIGKILL)
     np.testing.assert_array_equal(finished(job), whole)
 
@@ -183,12 +203,12 @@ def test_a_bank_that_stays_away_is_named_and_the_others_go_on(demo, ask, process
     for pid in below:
         os.kill(pid, signal.SIGSTOP)
     try:
-        job = ask(rounds=2, quorum=2, deadline=20.0)
+        job = ask(rounds=2, quorum=2, grace=1.0)
         finished(job)
         assert [line["banks"] for line in lines(job)] == [["bank-a", "bank-b"]] * 2
         assert all(line["missing"] == {"bank-c": "late"} or "bank-c" in line["missing"]
                    for line in lines(job))  # fmt: skip
-        strict = ask(rounds=2, quorum=3, deadline=8.0)
+        strict = ask(rounds=2, quorum=3, deadline=6.0)
         until(lambda: strict.status.status not in TO_RUN)
         assert strict.status.status == PAUSED
         assert strict.status.code == 7
