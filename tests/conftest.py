@@ -26,6 +26,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell's background
 PATIENCE = 120.0  # seconds that anything here may take on a slow machine
 TIMED = ("seconds", "evaluation_seconds")
 
+LONG = ("test_notebooks.py", "/federation/", "/engines/", "/flower/", "test_benchmarks.py")
+"""Files that take minutes come first: at the end no core then waits for the other's last file."""
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """Sorts files, whose tests stay together and in their order."""
+    items.sort(key=lambda item: not any(part in str(item.path) for part in LONG))
+
 
 @dataclass(frozen=True)
 class Outcome:
