@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,36 +35,30 @@ ROWS = 200
 
 @dataclass(frozen=True)
 class Soaked:
-    """What a run came to. kills: how many. same: whether the weights are those of the run without
-    a kill. early, late: bytes of the coordinator's processes after a fifth of the rounds and at
-    the end. left: processes that outlived it."""
+    """What a job came to whose agents were killed. kills: how many. same: whether the weights are
+    those of the job without a kill. early, late: bytes of the coordinator's processes after a fifth
+    of the rounds and at the end. seen: processes that were killed."""
 
-    rounds: int
     kills: int
     same: bool
     early: int
     late: int
-    left: int
-    seconds: float
+    seen: frozenset[int]
 
 
-def soak(folder: Path, agents: int, rounds: int, pause: float, seed: int = 0) -> Soaked:
-    """Runs a job twice, the second time with kills. pause: mean seconds between two kills."""
-    federation = Federation(folder, agents, rows=ROWS * agents)
-    begun, seen = time.monotonic(), set[int]()
-    with federation.running():
-        wanted = federation.ask(rounds=rounds, quorum=agents, deadline=600.0)
-        assert ended(wanted) == "done", wanted.status.error
-        job = federation.ask(rounds=rounds, quorum=agents, deadline=600.0)
-        kills, memory = _killing(federation, job, rounds, pause, seed, seen)
-        assert job.status.status == "done", job.status.error
-        assert [line["round"] for line in lines(job)] == list(range(1, rounds + 1))
-        for process in federation.processes:
-            seen |= {process.pid, *children(process.pid)}
-    left = sum(alive(pid) for pid in seen)
+def soak(
+    federation: Federation, wanted: JobFolder, pause: float, seed: int = 0, **options: Any
+) -> Soaked:
+    """Runs a job with kills. wanted: the same job, that nobody was killed in. pause: mean seconds
+    between two kills. options: of the job."""
+    job = federation.ask(quorum=len(federation.names), **options)
+    seen = set[int]()
+    rounds = job.request.rounds
+    kills, memory = _killing(federation, job, rounds, pause, seed, seen)
+    assert job.status.status == "done", job.status.error
+    assert [line["round"] for line in lines(job)] == list(range(1, rounds + 1))
     same = bool(np.array_equal(weights(job), weights(wanted)))
-    seconds = time.monotonic() - begun
-    return Soaked(rounds, kills, same, memory[0], memory[-1], left, seconds)
+    return Soaked(kills, same, memory[0], memory[-1], frozenset(seen))
 
 
 def _killing(
@@ -112,15 +107,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pause", type=float, default=5.0, metavar="SECONDS")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
+    begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fedsys-soak-") as folder:
-        found = soak(Path(folder), options.agents, options.rounds, options.pause, options.seed)
+        federation = Federation(Path(folder), options.agents, rows=ROWS * options.agents)
+        job = {"rounds": options.rounds, "deadline": 600.0, "grace": 600.0}
+        with federation.running():
+            wanted = federation.ask(quorum=options.agents, **job)
+            assert ended(wanted) == "done", wanted.status.error
+            found = soak(federation, wanted, options.pause, options.seed, **job)
+            processes = set(found.seen)
+            for process in federation.processes:
+                processes |= {process.pid, *children(process.pid)}
+        left = sum(alive(pid) for pid in processes)
     head = ["agents", "rounds", "kills", "same weights", "MB early", "MB late", "left", "seconds"]
     same = "yes" if found.same else "NO"
     sizes = [megabytes(found.early), megabytes(found.late)]
-    row = [options.agents, found.rounds, found.kills, same, *sizes, found.left]
-    row += [f"{found.seconds:.0f}"]
+    row = [options.agents, options.rounds, found.kills, same, *sizes, left]
+    row += [f"{time.monotonic() - begun:.0f}"]
     print(table(head, [[str(cell) for cell in row]]))
-    return 0 if found.same and not found.left else 1
+    return 0 if found.same and not left else 1
 
 
 if __name__ == "__main__":

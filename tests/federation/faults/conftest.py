@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 
 pytest.importorskip("flwr", reason="Flower is not installed")
 
+from fedsys.federation.jobs.folder import JobFolder
 from tests.federation.faults.federation import Federation, ended, weights
 
 
@@ -28,15 +30,14 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
 
 
 @pytest.fixture(scope="session")
-def whole(federation: Federation) -> Callable[[int], object]:
-    """Number of rounds -> the weights after them, where nothing fails."""
-    known: dict[int, object] = {}
+def whole_job(federation: Federation) -> JobFolder:
+    """A job of three rounds in which nothing fails."""
+    job = federation.ask(rounds=3, quorum=3)
+    assert ended(job) == "done", job.status.error
+    return job
 
-    def after(rounds: int) -> object:
-        if rounds not in known:
-            job = federation.ask(rounds=rounds, quorum=2)
-            assert ended(job) == "done", job.status.error
-            known[rounds] = weights(job)
-        return known[rounds]
 
-    return after
+@pytest.fixture(scope="session")
+def whole(whole_job: JobFolder) -> np.ndarray:
+    """The weights that it comes to."""
+    return weights(whole_job)

@@ -111,7 +111,7 @@ def test_a_metric_that_nobody_asked_for_is_no_fault(federation, whole, observed)
     assert ended(job) == "done"
     federation.plan(BAD, {})
     assert all(line["banks"] == [*GOOD, BAD] for line in lines(job))
-    np.testing.assert_array_equal(weights(job), whole(3))
+    np.testing.assert_array_equal(weights(job), whole)
     said = f"{BAD}: admitted; sent metrics that nobody asked for: dropped"
     assert federation.server.text().count(said) == 1, "told once, without the metric's name"
     observed(13, "extra metric: dropped and told, its update counts")
@@ -125,7 +125,7 @@ def test_a_missing_loss_costs_nothing_but_itself(federation, whole, observed):
     federation.plan(BAD, {})
     assert all(line["banks"] == [*GOOD, BAD] for line in lines(job))
     assert all(np.isfinite(line["train_loss"]) for line in lines(job))
-    np.testing.assert_array_equal(weights(job), whole(3))
+    np.testing.assert_array_equal(weights(job), whole)
     assert f"{BAD}: admitted; gave no loss" in federation.server.text()
     observed(13, "missing loss: told, its update counts")
 
@@ -135,7 +135,7 @@ def test_an_update_that_comes_twice_counts_once(federation, whole, observed):
     job = federation.ask(rounds=3, quorum=2)
     assert ended(job) == "done", job.status.error
     federation.plan(BAD, {})
-    np.testing.assert_array_equal(weights(job), whole(3))
+    np.testing.assert_array_equal(weights(job), whole)
     observed(8, "counted once: same weights as without the duplicate")
 
 
