@@ -77,10 +77,9 @@ def test_all_numbers_of_a_long_model_are_looked_at():
     for tell in (slice(0, 5), slice(-5, None)):  # who has company, and no other number does
         few = np.zeros_like(updates)
         few[:, tell] = updates[:, tell]
-        few[4, tell] = updates[5:, tell].mean(axis=0)
-        moved = Krum(2).combine(few)
-        np.testing.assert_array_equal(moved, oracle.krum(few, 2))
-        assert moved[tell].any()
+        few[4, tell] = updates[:, tell].mean(axis=0)
+        np.testing.assert_array_equal(oracle.krum(few, 2), few[4])
+        np.testing.assert_array_equal(Krum(2).combine(few), few[4])
 
 
 # --- what is promised ----------------------------------------------------------------------------
