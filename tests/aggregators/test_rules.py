@@ -185,3 +185,11 @@ def test_fewer_updates_than_are_needed_make_no_movement(name):
         moved = partial.aggregate(np.dtype("f4"), rule)
         assert moved.delta.tolist() == [float(clients == rule.needs)] * 2
         assert len(moved.admitted) == clients
+
+
+def test_equal_scores_go_to_the_lower_client_number_however_answers_came():
+    clients = np.array([4, 2, 3, 0, 1])
+    values = np.array([50.0, -1.0, 1.0, 1.0, -1.0])[:, None]  # all but 50 have a score of 4
+    partial = Partial(values.sum(axis=0), 5.0, clients, np.zeros(5), updates=values)
+    assert oracle.krum_scores(values, 1)[1:] == [4, 4, 4, 4]
+    assert partial.aggregate(np.dtype("f8"), Krum(1)).delta.tolist() == [1.0]
