@@ -5,8 +5,6 @@ not go on, and goes on when it is told to.
 """
 
 import os
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -116,7 +114,9 @@ def test_silence_within_a_deadline_costs_nothing(federation, whole, observed):
         observed(5, f"{what} silent for {FROZEN:.0f} s: waited for, same weights")
 
 
-def test_a_job_that_no_bank_answers_fails_and_never_says_it_is_done(federation, whole, observed):
+def test_a_job_that_no_bank_answers_fails_and_never_says_it_is_done(
+    federation, whole, observed, cli
+):
     """Row 6."""
     for process in federation.banks.values():
         process.freeze()
@@ -133,17 +133,8 @@ def test_a_job_that_no_bank_answers_fails_and_never_says_it_is_done(federation, 
             if one["details"]["run"] == run
         ]
         assert abandoned == [{"run": run, "round": 1, "admitted": 0, "needed": 3}] * 3
-        command = [
-            sys.executable,
-            "-c",
-            "from fedsys.cli import main; main()",
-        ]
-        place = ["--home", str(federation.home.folder)]
-        watched = subprocess.run(
-            [*command, "federation", "watch", job.name, *place],
-            capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
-        assert watched.returncode == 7, watched.stderr
+        watched = cli("federation", "watch", job.name, "--home", federation.home.folder)
+        assert watched.code == 7, watched.err
     finally:
         for process in federation.banks.values():
             process.thaw()
