@@ -176,7 +176,8 @@ def test_a_full_disk_of_flowers_own_state_pauses_a_job_too(federation, whole, ob
     federation.disk.fill()
     try:
         assert ended(job) == "paused"
-        assert (job.status.code, job.status.round) == (9, 1)
+        assert job.status.code == 9
+        assert job.status.round in (1, 2), "an answer may be there before the disk is full"
         assert job.status.error.endswith("no room for the server's state: make room there")
         resume_job(job)
         assert ended(job) == "paused", "there is still none"
