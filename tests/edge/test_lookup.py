@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fedsys.edge.integers.lower import lower
@@ -106,6 +106,8 @@ def test_hard_swish_divides_its_scales_in_float64(before: float, after: float) -
 
 @quick
 @given(scales(), any_quantisation)
+@example(1.5, (0.001825037063099444, -128))  # where a factor in float32 rounds the other way
+@example(0.0625, (0.5, 0))
 def test_inverse_roots_agree(scale: float, after: Quantised) -> None:
     assert_table("RSQRT", (scale, -128), after)
 

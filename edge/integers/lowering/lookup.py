@@ -244,9 +244,9 @@ def _inverse_root(unary: Unary) -> np.ndarray:
             "its input can be below zero, which has no root",
             "LayerNormalization and GroupNormalization need float: use BatchNormalization",
         )
-    with np.errstate(all="ignore"):
-        root = np.sqrt(np.float32(unary.before.scale)) * np.float32(unary.after.scale)
-    real = 1 / float(root) if root > 0 else math.inf
+    # Scales are floats of 32 bits in the file, and doubles from here on: so the reference has it.
+    root = math.sqrt(np.float32(unary.before.scale)) * float(np.float32(unary.after.scale))
+    real = 1 / root if root > 0 else math.inf
     # 1 / sqrt with 20 bits behind the point, which the output's factor takes off again.
     points = inverse_root(np.maximum(unary.centred, 1))
     values = scaled(points, *unary.factor(real / 2**20, 2**20)) + unary.after.zero_point
