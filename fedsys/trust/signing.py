@@ -127,6 +127,8 @@ def open_signed(
         signature = base64.b64decode(table["signature"], validate=True)
     except (binascii.Error, ValueError):
         raise DataError(f"{purpose}: its signature is not base 64") from None
+    if base64.b64encode(signature).decode() != table["signature"]:  # its last letter has spare bits
+        raise DataError(f"{purpose}: its signature is not base 64 as it is written here")
     said = {name: table[name] for name in FIELDS if name not in ("format", "signature")}
     signed = Signed(**said, signature=signature)
     if signed.key not in keys:
