@@ -71,7 +71,7 @@ def movement(layout: Layout, client: float, round: int) -> np.ndarray:
 
 def measure(size: float, banks: int, rounds: int) -> dict[str, Any]:
     """One setting, in this process. Gives the fields of a `Found`."""
-    from fedsys.flower.processes.runtime import DeployedGrid
+    from fedsys.flower.processes.deployed_grid import DeployedGrid
     from fedsys.flower.rounds.engine import GridEngine
     from fedsys.flower.rounds.mail import Waiting
     from fedsys.rounds import begin, run_rounds
@@ -150,7 +150,7 @@ def be_bank(number: int, size: float, address: str, secret: Path) -> None:
     """Answers the coordinator's instructions until this process is ended."""
     from flwr.app import RecordDict
 
-    from fedsys.flower.processes.runtime import serve as serve_node
+    from fedsys.flower.processes.answering import serve as serve_node
     from fedsys.flower.rounds.client import Member, answer
     from fedsys.strategies import FedAvg
     from fedsys.supervision import end_with_parent

@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
     # TensorFlow takes seconds to load: before the first message, not during it.
     from fedsys.clients.bank.answers import Answers
     from fedsys.engines.compiled import use_threads
-    from fedsys.flower.processes.runtime import serve
+    from fedsys.flower.processes.answering import serve
 
     use_threads(os.cpu_count() or 1, 1)
     answers = Answers(home, say)

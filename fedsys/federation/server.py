@@ -21,7 +21,7 @@ from fedsys.federation.home import Home
 from fedsys.federation.jobs.folder import FAILED, PAUSED, JobFolder, next_job
 from fedsys.flower import compat_nodes
 from fedsys.flower.processes import superlink
-from fedsys.flower.processes.runtime import Access, DeployedGrid, admit_nodes
+from fedsys.flower.processes.deployed_grid import Access, DeployedGrid, admit_nodes
 from fedsys.trust.events import Event, code_of
 
 IDLE_SECONDS = 0.2

@@ -202,6 +202,10 @@ def is_away(error: Exception) -> bool:
     return isinstance(error, httpx.HTTPError)
 
 
+BEAT_SECONDS = 10.0
+"""Flower takes a task that is silent for 60 s for dead."""
+
+
 def beat(client: Any) -> bool:
     """Says that a claimed task is still worked on. False where it is no longer ours."""
     from flwr.proto.runtime_pb2 import SendTaskHeartbeatRequest

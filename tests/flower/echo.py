@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from fedsys.flower.processes.runtime import serve
+from fedsys.flower.processes.answering import serve
 from fedsys.supervision import end_with_parent
 
 

@@ -29,8 +29,8 @@ from flwr.supercore.inflatable.inflatable_object import (
     get_object_tree,
 )
 
-from fedsys.flower import compat, compat_grid
-from fedsys.flower.compat_grid import AT_ONCE, PART, ROOM, Unfit
+from fedsys.flower import compat, compat_grid, compat_messages
+from fedsys.flower.compat_messages import AT_ONCE, PART, ROOM, Unfit
 from fedsys.flower.compat_nodes import TaskGone
 
 RUN, QUESTION = 7, "q" * 64
@@ -84,7 +84,7 @@ class Server:
     def announce(self, tree, name):
         """A reply that is made of this."""
         self.announced = [(message_to_proto(reply_of(RecordDict(), name)), tree)]
-        [coming] = compat_grid.claim_replies(self, [QUESTION])
+        [coming] = compat_messages.claim_replies(self, [QUESTION])
         return coming
 
     def reply(self, content, pushed=True):
@@ -110,13 +110,13 @@ def reply_of(content, name=""):
 
 
 def fetched(server, coming, limit=64 * MB):
-    return compat_grid.fetch_reply(server, coming, limit)
+    return compat_messages.fetch_reply(server, coming, limit)
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(compat_grid, "PATIENT", 0.02)
-    monkeypatch.setattr(compat_grid, "AGAIN", 0.0)
+    monkeypatch.setattr(compat_messages, "PATIENT", 0.02)
+    monkeypatch.setattr(compat_messages, "AGAIN", 0.0)
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ def test_a_reply_whose_message_is_not_there_yet_costs_a_look_at_few_parts(small_
 
 
 def test_one_whose_pieces_do_not_come_is_asked_for_less_and_less(small_pieces, monkeypatch):
-    monkeypatch.setattr(compat_grid, "AGAIN", 0.1)
+    monkeypatch.setattr(compat_messages, "AGAIN", 0.1)
     server = Server()
     coming = server.reply(update(numbers(2000)))
     server.contents[next(iter(coming.pieces))] = b""
@@ -252,7 +252,7 @@ def test_a_message_is_made_into_bytes_a_few_parts_at_a_time():
         del server.contents[name]
     gc.collect()
     tracemalloc.start()
-    compat_grid.push_message(server, message)
+    compat_messages.push_message(server, message)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert sorted(server.pushed) == sorted(list(before)[:2])
@@ -277,7 +277,7 @@ def test_what_is_the_same_for_all_is_sent_once(small_pieces, monkeypatch):
             message = Message(content, 5 + client, "train")
         server.pushed.clear()
         hashed.clear()
-        name = compat_grid.push_message(server, message)
+        name = compat_messages.push_message(server, message)
         sent.append((len(server.pushed), sum(one > 500 for one in hashed)))
         assert name == message.metadata.message_id and name in server.contents
     assert sent[0] > (22, 20)
@@ -291,7 +291,7 @@ def test_what_was_sent_can_be_read_as_flower_reads_it():
     content = update(numbers(1000), numbers(3_000_000, 1))
     with compat.identity(RUN):
         message = Message(content, 5, "train")
-    name = compat_grid.push_message(server, message)
+    name = compat_messages.push_message(server, message)
     read = inflate_object_from_contents(name, dict(server.contents))
     assert read.content == content
 
@@ -302,8 +302,8 @@ def test_a_piece_that_the_server_does_not_take_is_a_push_that_was_cut():
     with compat.identity(RUN):
         message = Message(update(numbers(3)), 5, "train")
     with pytest.raises(Exception) as raised:  # noqa: PT011
-        compat_grid.push_message(server, message)
-    assert compat_grid.push_was_cut(raised.value)
+        compat_messages.push_message(server, message)
+    assert compat_messages.push_was_cut(raised.value)
 
 
 def test_what_is_asked_once_is_not_asked_again_of_a_server_that_is_away():

@@ -12,7 +12,7 @@ from flwr.app import RecordDict
 
 from fedsys.errors import EngineError
 from fedsys.flower import compat, compat_nodes
-from fedsys.flower.processes import runtime
+from fedsys.flower.processes import answering
 from fedsys.flower.processes.bundle import bundle_hash
 
 from .deployed import message
@@ -92,7 +92,7 @@ def test_a_part_of_an_answer_ends_the_trainer_and_a_node_that_is_away_does_not(
 
     def serve():
         with compat.identity(7):
-            runtime.serve(
+            answering.serve(
                 "", tmp_path / "secret", lambda content: RecordDict(), RecordDict, stopping
             )
 

@@ -19,7 +19,7 @@ from flwr.proto.node_pb2 import Node
 from flwr.supercore.runtime import RuntimeHttpClient
 
 from fedsys.flower import compat, compat_grid, compat_nodes
-from fedsys.flower.processes.runtime import DeployedGrid, admit_nodes
+from fedsys.flower.processes.deployed_grid import DeployedGrid, admit_nodes
 from fedsys.flower.rounds.mail import Waiting, exchange
 from fedsys.trust.keys import make_keys
 from tests.flower.deployed import Deployed, message, until
@@ -211,10 +211,11 @@ def test_a_run_that_the_server_gave_up_is_begun_anew(grid, deployed):
 def test_a_message_of_a_run_with_foreign_code_is_refused_at_the_bank(
     deployed, processes, monkeypatch
 ):
-    from fedsys.flower.processes import bundle, runtime
+    from fedsys.flower.processes import bundle as ours
 
-    monkeypatch.setattr(bundle, "PROJECT", bundle.PROJECT.replace("1.0.0", "6.6.6"))
-    assert runtime.bundle() != b""
+    foreign = ours.PROJECT.replace("1.0.0", "6.6.6")
+    assert foreign != ours.PROJECT
+    monkeypatch.setattr(ours, "PROJECT", foreign)
     with DeployedGrid(deployed.access) as grid:
         deployed.await_nodes(grid)
         content = RecordDict({"asked": ConfigRecord({"a": 1})})

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("flwr", reason="Flower is not installed")
 
 from fedsys.errors import IdentityError, NetworkError
-from fedsys.flower.processes.runtime import DeployedGrid
+from fedsys.flower.processes.deployed_grid import DeployedGrid
 from fedsys.flower.processes.superlink import free_port
 from fedsys.flower.processes.superlink import supervised as supervised_server
 from fedsys.flower.processes.supernode import NotLetIn, _why, probe, supervised

@@ -115,7 +115,7 @@ def bank_views(home: Home, nodes: dict[bytes, bool] | None = None) -> list[BankV
 def _nodes(home: Home) -> dict[bytes, bool] | None:
     """Node's public key -> whether it is connected; None where the server does not answer."""
     from fedsys.flower import compat_grid, compat_nodes
-    from fedsys.flower.processes.runtime import Access
+    from fedsys.flower.processes.deployed_grid import Access
 
     try:
         with Access.of(home.server()).control() as control:

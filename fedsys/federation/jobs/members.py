@@ -23,7 +23,7 @@ from fedsys.federation.enrolment.approvals import open_at, refused_at
 from fedsys.federation.home import Home
 from fedsys.federation.jobs.folder import JobFolder
 from fedsys.federation.jobs.statistics import Newcomers, Statistics
-from fedsys.flower.processes.runtime import DeployedGrid
+from fedsys.flower.processes.deployed_grid import DeployedGrid
 from fedsys.flower.rounds.mail import NodeOf
 from fedsys.storage import write_atomic
 from fedsys.trust.jobs import Job

@@ -31,6 +31,21 @@ class Proposal:
     problems: tuple[FedsysError, ...] = ()
 
 
+def proposed(home: Home, request: Request, preparation: str) -> Job:
+    """The job that a request comes to, with the preparation of this hash."""
+    return Job.propose(
+        request.experiment,
+        request.build(home.schema),
+        federation=home.facts.name,
+        name=request.name,
+        objective=home.schema.objective,
+        quorum=request.quorum or home.facts.banks,
+        deadline=request.deadline,
+        schema=home.schema.hash,
+        preparation=preparation,
+    )
+
+
 def foresee(home: Home, request: Request) -> Proposal:
     """The job that a request comes to. Nothing is written or sent.
 
@@ -38,19 +53,8 @@ def foresee(home: Home, request: Request) -> Proposal:
     banks are approved, and a PolicyError for what a bank refuses unless its owner has set other
     bounds. Raises UsageError for what is no job.
     """
-    quorum = request.quorum or home.facts.banks
     made = _preparation(home)
-    job = Job.propose(
-        request.experiment,
-        request.build(home.schema),
-        federation=home.facts.name,
-        name=request.name,
-        objective=home.schema.objective,
-        quorum=quorum,
-        deadline=request.deadline,
-        schema=home.schema.hash,
-        preparation=made or NOT_YET,
-    )
+    job = proposed(home, request, made or NOT_YET)
     reasons = Policy().refusals(
         job, schema=home.schema.hash, preparation=job.terms.preparation, code=version()
     )

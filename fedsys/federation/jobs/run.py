@@ -21,11 +21,12 @@ from fedsys.federation.home import Home
 from fedsys.federation.jobs.folder import DONE, RUNNING, JobFolder
 from fedsys.federation.jobs.members import Current, Members, Roster
 from fedsys.federation.jobs.messages import JOB, job_record
+from fedsys.federation.jobs.proposal import proposed
 from fedsys.federation.jobs.quarantine import LIMIT, Quarantine, quarantine, round_lines
 from fedsys.federation.jobs.received import Received
 from fedsys.federation.jobs.request import Request
 from fedsys.federation.jobs.statistics import Statistics, preparation
-from fedsys.flower.processes.runtime import DeployedGrid
+from fedsys.flower.processes.deployed_grid import DeployedGrid
 from fedsys.flower.rounds.engine import ADMITTED, GridEngine
 from fedsys.flower.rounds.mail import Waiting
 from fedsys.layout import read_weights
@@ -184,17 +185,7 @@ def assemble(
         signed = path.read_bytes()
         job, _ = open_job(signed, keys, home.facts.name)
     else:
-        job = Job.propose(
-            request.experiment,
-            request.build(home.schema),
-            federation=home.facts.name,
-            name=request.name,
-            objective=home.schema.objective,
-            quorum=request.quorum or home.facts.banks,
-            deadline=request.deadline,
-            schema=home.schema.hash,
-            preparation=made.hash,
-        )
+        job = proposed(home, request, made.hash)
         signed = sign_job(home.keys.signing, job)
         write_atomic(path, [signed])
         home.audit.record(Event.JOB_SIGNED, job=job.digest, key=_key(home))

@@ -2,7 +2,7 @@
 
 It connects out to the server and authenticates with the bank's key. Its app is not what the server
 sends: it runs as a process of its own that we start (`--isolation process`), and takes the node's
-messages on this machine; see `runtime.py`.
+messages on this machine; see `answering.py`.
 """
 
 from __future__ import annotations

@@ -1,13 +1,11 @@
-"""Our two ends of Flower's runtime: the server's round loop, and the bank's warm app.
+"""The coordinator's end of Flower's runtime: the grid of a deployed federation.
 
-    with DeployedGrid(access, told) as grid:            # at the server
+    with DeployedGrid(access, told) as grid:
         engine = GridEngine(grid, ..., node_of=grid.node_of(nodes))
 
-    serve(node.address, secret, answer, stopping)       # at the bank, in the trainer's process
-
-Flower would start a process for each message and for each run, from an app that came over the
-wire. Here both are processes that stay, of the fedsys that is installed: the server's end claims
-the task of a run that holds no code, and the bank's end claims the messages of such runs alone.
+Flower would start a process for each run, from an app that came over the wire. Here it is a process
+that stays, of the fedsys that is installed: it claims the task of a run that holds no code. The
+bank's end is `answering.py`.
 """
 
 from __future__ import annotations
@@ -23,8 +21,8 @@ from flwr.app import Error, Message, Metadata, RecordDict
 from flwr.serverapp import Grid
 
 from fedsys.errors import EngineError
-from fedsys.flower import compat, compat_grid, compat_nodes
-from fedsys.flower.processes.bundle import bundle, bundle_hash
+from fedsys.flower import compat, compat_grid, compat_messages, compat_nodes
+from fedsys.flower.processes.bundle import bundle
 from fedsys.flower.processes.guard import HEADER
 from fedsys.flower.processes.memory import give_back
 from fedsys.flower.processes.quota import allowance
@@ -34,15 +32,11 @@ from fedsys.storage import write_atomic
 
 NODES_SECONDS = 0.5
 """How long what the server says of its nodes is believed."""
-BEAT_SECONDS = 10.0
-"""Flower takes a task that is silent for 60 s for dead."""
 PULL_SECONDS = 0.05
 SMALL_REPLY = 16 << 20
 """Bytes of a reply to a message of which nobody said how large that can be."""
 HELD = 4 << 20
 """Bytes of replies that are given at once; one reply may have more."""
-FIRST, GROWTH, LONGEST = 0.005, 1.2, 0.5
-"""Seconds between two looks for a task at the bank's own node: longer and longer while idle."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +113,10 @@ class DeployedGrid(Grid):
         self._access, self._told, self._starts, self._note = access, told, starts, note
         self._check, self._expected = check, 0
         self._grid: Any = None
-        self._coming: dict[str, compat_grid.Coming] = {}
+        self._coming: dict[str, compat_messages.Coming] = {}
         self._sent: dict[str, _Sent] = {}
         self._unwanted: set[str] = set()
-        self._rejected: list[compat_grid.Coming] = []
+        self._rejected: list[compat_messages.Coming] = []
         self._limit = SMALL_REPLY
         self._nodes: dict[int, Any] = {}
         self._seen = float("-inf")
@@ -185,7 +179,7 @@ class DeployedGrid(Grid):
             message.content = compat_nodes.packed(message.content)
         since, starts = self._online(), self._starts()
         try:
-            ids = [compat_grid.push_message(self._grid, message) for message in messages]
+            ids = [compat_messages.push_message(self._grid, message) for message in messages]
         except Exception as error:
             self._lost_run(error)
             return [""] * len(messages)
@@ -206,7 +200,7 @@ class DeployedGrid(Grid):
         replies: list[Message] = []
         try:
             fresh = [name for name in known if name not in self._coming]
-            for coming in compat_grid.claim_replies(self._grid, fresh) if fresh else ():
+            for coming in compat_messages.claim_replies(self._grid, fresh) if fresh else ():
                 self._coming[coming.question] = coming
             held = 0
             for name in known:
@@ -236,7 +230,7 @@ class DeployedGrid(Grid):
         """Says how large the replies to the messages that follow can be. A larger one is not
         fetched: it comes as an error."""
         self._expected = reply_bytes
-        self._limit = reply_bytes + compat_grid.ROOM
+        self._limit = reply_bytes + compat_messages.ROOM
 
     def drop(self, message_ids: Iterable[str]) -> None:
         """Says that nobody waits for replies to these messages. The server deletes those that are
@@ -256,11 +250,11 @@ class DeployedGrid(Grid):
         """Has the server delete what of replies that nobody wants is there."""
         try:
             if self._unwanted:
-                for coming in compat_grid.claim_replies(self._grid, list(self._unwanted)):
+                for coming in compat_messages.claim_replies(self._grid, list(self._unwanted)):
                     self._unwanted.discard(coming.question)
                     self._rejected.append(coming)
             while self._rejected:
-                compat_grid.forget_reply(self._grid, self._rejected[-1])
+                compat_messages.forget_reply(self._grid, self._rejected[-1])
                 self._rejected.pop()
         except Exception as error:
             if not compat_nodes.is_away(error):
@@ -272,10 +266,10 @@ class DeployedGrid(Grid):
         if coming is None:
             return None, 0
         try:
-            fetched = compat_grid.fetch_reply(self._grid, coming, self._sent[name].limit)
+            fetched = compat_messages.fetch_reply(self._grid, coming, self._sent[name].limit)
         except compat_nodes.TaskGone:
             return _lost(name), 0
-        except compat_grid.Unfit as unfit:
+        except compat_messages.Unfit as unfit:
             self._rejected.append(coming)
             self._delete()
             return _error(name, unfit.code, str(unfit)), HELD
@@ -347,7 +341,7 @@ class DeployedGrid(Grid):
 
     def _lost_run(self, error: Exception) -> None:
         """Begins a new run where the old one is over or spoiled; raises all other errors."""
-        if not (compat_grid.run_is_over(error) or compat_grid.push_was_cut(error)):
+        if not (compat_grid.run_is_over(error) or compat_messages.push_was_cut(error)):
             self._check_room()
             raise error
         self._told("the server lost the run in between; going on with a new one")
@@ -363,7 +357,7 @@ class DeployedGrid(Grid):
         self._check(self._expected * (1 + len(self._sent)))
 
     def _beat(self) -> None:
-        while not self._closing.wait(BEAT_SECONDS):
+        while not self._closing.wait(compat_nodes.BEAT_SECONDS):
             with self._lock:
                 try:
                     compat_nodes.beat(self._grid._runtime_client)
@@ -421,80 +415,3 @@ def _error(name: str, code: int, text: str) -> Message:
         message_type=compat.SYSTEM_MESSAGE,
     )
     return compat.built_message(metadata, error=Error(code, text))
-
-
-# --- at the bank ---------------------------------------------------------------------------------
-
-Answer = Callable[[RecordDict], RecordDict]
-"""From a message's content to its reply's. Raises nothing: what goes wrong is a reply, too."""
-
-
-def serve(
-    address: str,
-    secret: Path,
-    answer: Answer,
-    refuse: Answer,
-    stopping: threading.Event,
-    told: Callable[[str], None] = lambda line: None,
-) -> None:
-    """Answers the messages of the bank's own node, one after another, until it shall stop.
-
-    address, secret: of the node's interface on this machine. refuse: answers a message of a run
-    that is not fedsys'. The node may be away, and come back. Raises EngineError where both have to
-    start again.
-    """
-    tasks = compat_nodes.NodeTasks(address, secret.read_bytes())
-    ours, pause = bundle_hash(), FIRST
-    while not stopping.wait(pause):
-        try:
-            if not tasks.claim():
-                pause = min(LONGEST, pause * GROWTH)
-                continue
-            message, held, context = tasks.read()
-            with _Beating(tasks.client):
-                content = (answer if held == ours else refuse)(message.content)
-            _hand_over(tasks, Message(content, reply_to=message), context)
-            pause = FIRST
-        except compat_nodes.TaskGone:
-            pause = FIRST
-        except Exception as error:
-            if not compat_nodes.is_away(error):
-                raise
-            pause = LONGEST
-
-
-def _hand_over(tasks: compat_nodes.NodeTasks, reply: Message, context: Any) -> None:
-    """Gives a reply to the node. Raises EngineError where the node may have a part of it: it would
-    wait for the rest for ever, so this process has to end, and its agent starts both again."""
-    try:
-        tasks.finish(reply, context)
-    except Exception as error:
-        if compat_nodes.is_cut(error):
-            raise EngineError(
-                f"the node took a part of an answer, perhaps ({type(error).__name__}): both have "
-                "to start again"
-            ) from error
-        raise
-
-
-class _Beating:
-    """Says that a task is being worked on, while it is."""
-
-    def __init__(self, client: Any) -> None:
-        self._client, self._done = client, threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="task's heartbeat", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *error: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _beat(self) -> None:
-        while not self._done.wait(BEAT_SECONDS):
-            try:
-                compat_nodes.beat(self._client)
-            except Exception as error:
-                if not compat_nodes.is_away(error):
-                    raise
