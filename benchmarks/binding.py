@@ -26,8 +26,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from benchmarks.timing import milliseconds, seconds, table, times_a_turn
+from fedsys.flower.processes.asgi import NODE
 from fedsys.flower.processes.binding import ALL, EACH, HEADER, KEPT, Seen, Stamp, stamped
-from fedsys.flower.processes.guard import NODE, Guard
+from fedsys.flower.processes.guard import Guard
 
 PATH = "/v1/fleet/push-object"
 BODIES = {"1 kB": 1000, "1 MB": 1_000_000, "5 MiB": 5 << 20}
@@ -54,7 +55,7 @@ def asking(key: ec.EllipticCurvePrivateKey, guard: Guard, body: bytes) -> Callab
         scope: MutableMapping[str, Any] = {
             "type": "http", "method": "POST", "path": PATH, "raw_path": PATH.encode(),
             "query_string": b"", "client": ("127.0.0.1", 1),
-            "headers": [(NODE, base64.b64encode(pem)), (HEADER.encode(), ready.pop())],
+            "headers": [(NODE.encode(), base64.b64encode(pem)), (HEADER.encode(), ready.pop())],
         }  # fmt: skip
 
         async def receive() -> MutableMapping[str, Any]:

@@ -31,8 +31,8 @@ from fedsys.federation.enrolment.nodes import Nodes
 from fedsys.federation.enrolment.standing import Standings
 from fedsys.flower import compat_nodes
 from fedsys.flower.processes import database, launch
+from fedsys.flower.processes.asgi import NODE
 from fedsys.flower.processes.binding import HEADER, stamped
-from fedsys.flower.processes.guard import NODE
 from fedsys.flower.processes.superlink import LOOPBACK, free_port
 from fedsys.trust import canonical
 from fedsys.trust.events import Event
@@ -347,7 +347,7 @@ def test_a_nodes_request_goes_by_once_and_in_its_banks_name(home, door, tmp_path
     digest = hashlib.sha256(b"body").digest()
     stamp = stamped(bank.keys.node, b"POST " + path.encode(), digest).text()
     key = base64.b64encode(bank.keys.node_public).decode()
-    headers = {NODE.decode(): key, HEADER: stamp}
+    headers = {NODE: key, HEADER: stamp}
     assert raw(home, "POST", path, b"other", headers)[0] == 403
     assert raw(home, "POST", path, b"body", headers)[0] == 204
     assert raw(home, "POST", path, b"body", headers)[0] == 403
@@ -378,7 +378,7 @@ def test_the_server_behind_the_door_has_a_quota_as_the_one_without_it(home, tmp_
         key = base64.b64encode(keys.node_public)
         scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(),
                  "query_string": b"", "client": ("10.0.0.7", 1),
-                 "headers": [(NODE, key), (HEADER.encode(), stamp.encode())]}  # fmt: skip
+                 "headers": [(NODE.encode(), key), (HEADER.encode(), stamp.encode())]}  # fmt: skip
 
         async def receive():
             return {"type": "http.request", "body": body, "more_body": False}

@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 
 from fedsys.flower import compat_nodes
 from fedsys.flower.processes import binding
+from fedsys.flower.processes.asgi import NODE
+from fedsys.flower.processes.bell import ASKED, SECONDS
 from fedsys.flower.processes.bundle import bundle, bundle_hash
-from fedsys.flower.processes.guard import NODE
 
 SERVER = "fedsys federation serve"
 BANK = "fedsys bank join"
@@ -105,11 +106,20 @@ def test_a_nodes_requests_are_signed_by_a_class_that_is_replaced():
     assert loop.http_request_response is connection.http_request_response, BANK
 
 
+def test_a_question_for_messages_may_wait_at_the_server():
+    from flwr.supercore.protobuf.client import ProtobufClient
+    from flwr.supernode.fleet_http_client import FleetHttpClient
+
+    assert f'path="{ASKED}"' in inspect.getsource(FleetHttpClient.PullMessages), SERVER
+    patience = inspect.signature(ProtobufClient).parameters
+    assert patience["timeout"].default > 5 * SECONDS, f"{BANK}: nodes give up"
+
+
 def test_the_server_reads_a_nodes_key_and_time_as_the_guard_does():
     from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
     from flwr.superlink.routers.fleet import node_auth
 
-    assert FLEET_HTTP_PUBLIC_KEY_HEADER.encode() == NODE, f"{SERVER}: no node gets in"
+    assert FLEET_HTTP_PUBLIC_KEY_HEADER == NODE, f"{SERVER}: no node gets in"
     source = inspect.getsource(node_auth.authenticate_node)
     assert "request.headers[FLEET_HTTP_PUBLIC_KEY_HEADER], validate=True" in source, (
         f"{SERVER}: the guard asks for one bank's signature, and Flower might take it for another's"
@@ -134,7 +144,7 @@ def heard(*answers):
         stamp = binding.read_stamp(request.headers[binding.HEADER].encode())
         digest = hashlib.sha256(request.content).digest()
         assert stamp.fits(KEY.public_key(), b"POST " + request.url.raw_path, digest)
-        assert request.headers[NODE.decode()]
+        assert request.headers[NODE]
         stamps.append(stamp)
         fault = left.pop(0)
         return httpx.Response(

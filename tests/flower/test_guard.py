@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from fedsys.errors import StorageError
 from fedsys.flower.processes import binding, guard
+from fedsys.flower.processes.asgi import NODE
 from fedsys.flower.processes.binding import CLOCK, EACH, Seen, Stamp, stamped
-from fedsys.flower.processes.guard import BODY, HEADER, NODE, UNKNOWN, Guard
+from fedsys.flower.processes.guard import BODY, HEADER, UNKNOWN, Guard
 
 
 class App:
@@ -126,7 +127,7 @@ def of(key, path, body=b"", now=None, shown=None):
     """The headers of a node's request. shown: the key that it says it has."""
     stamp = stamped(key, b"POST " + path.encode(), hashlib.sha256(body).digest(), now)
     return [
-        (NODE, base64.b64encode(pem(shown or key))),
+        (NODE.encode(), base64.b64encode(pem(shown or key))),
         (binding.HEADER.encode(), stamp.text().encode()),
     ]
 
@@ -169,7 +170,7 @@ def test_an_altered_request_is_refused_and_the_right_one_still_counts():
     key, stamp = headers
     other = of(KEYS["bank-a"], PUSH, b"update")[1][1]
     swapped = [key, (stamp[0], other.rpartition(b".")[0] + b"." + stamp[1].rpartition(b".")[2])]
-    theirs = [(NODE, base64.b64encode(pem(KEYS["bank-b"]))), stamp]
+    theirs = [(NODE.encode(), base64.b64encode(pem(KEYS["bank-b"]))), stamp]
     for path, body, given_headers, bank in [
         (PUSH, b"Update", headers, "bank-a"),
         (PUSH, b"", headers, "bank-a"),
@@ -195,16 +196,16 @@ def test_a_key_that_is_no_banks_is_refused_and_named_by_nobody():
     server, stamp = Server(), of(KEYS["bank-a"], PUSH)[1]
     edwards = ed25519.Ed25519PrivateKey.generate()
     small = ec.generate_private_key(ec.SECP256R1())
-    key = (NODE, base64.b64encode(pem(KEYS["bank-a"])))
+    key = (NODE.encode(), base64.b64encode(pem(KEYS["bank-a"])))
     for headers in [
         of(KEYS["stranger"], PUSH),
         [stamp],
         [key, key, stamp],  # which of them would Flower read?
-        [(NODE, base64.b64encode(pem(edwards))), stamp],
-        [(NODE, base64.b64encode(pem(small))), stamp],
-        [(NODE, b"\xff\x00"), stamp],
-        [(NODE, base64.b64encode(b"x" * 2000)), stamp],
-        [(NODE, key[1][:40] + b"\n" + key[1][40:]), stamp],
+        [(NODE.encode(), base64.b64encode(pem(edwards))), stamp],
+        [(NODE.encode(), base64.b64encode(pem(small))), stamp],
+        [(NODE.encode(), b"\xff\x00"), stamp],
+        [(NODE.encode(), base64.b64encode(b"x" * 2000)), stamp],
+        [(NODE.encode(), key[1][:40] + b"\n" + key[1][40:]), stamp],
     ]:
         assert server.ask(PUSH, b"", headers) == (403, "unknown", None)
         assert server.told.pop() == (UNKNOWN, "10.0.0.7")

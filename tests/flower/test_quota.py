@@ -5,7 +5,8 @@ import base64
 
 import pytest
 
-from fedsys.flower.processes.quota import ANSWER, HEADER, NODE, QUESTION, Quota, allowance
+from fedsys.flower.processes.asgi import NODE
+from fedsys.flower.processes.quota import ANSWER, HEADER, QUESTION, Quota, allowance
 
 KEY, OTHER = b"-----BEGIN PUBLIC KEY-----\none", b"-----BEGIN PUBLIC KEY-----\nother"
 

@@ -19,8 +19,9 @@ from pathlib import Path
 from fedsys.federation.enrolment.desk import AUTHORITY, LONGEST, PATH, Desk
 from fedsys.federation.enrolment.nodes import Nodes
 from fedsys.federation.home import Home
+from fedsys.flower.processes.asgi import App, Receive, Scope, Send
 from fedsys.flower.processes.binding import Seen
-from fedsys.flower.processes.guard import App, Guard, Receive, Scope, Send
+from fedsys.flower.processes.guard import Guard
 from fedsys.flower.processes.launch import be_superlink
 from fedsys.flower.processes.superlink import SuperLink
 

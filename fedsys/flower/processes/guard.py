@@ -15,7 +15,7 @@ import hashlib
 import hmac
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,12 +27,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedsys.errors import FedsysError, StorageError
 from fedsys.flower.processes import binding
+from fedsys.flower.processes.asgi import NODE, App, Receive, Scope, Send, again, answer, header
 from fedsys.flower.processes.binding import Fault, Seen, Stamp, read_stamp
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 BankOf = Callable[[bytes], str | None]
 """From a node's public key, a PEM, to its bank's name; None where it is no bank's."""
 Refused = Callable[[str, str], None]
@@ -40,8 +37,6 @@ Refused = Callable[[str, str], None]
 in a thread, one at a time."""
 
 HEADER = "x-fedsys-coordinator"
-NODE = b"flwr-public-key"
-"""Flower's header: the node's public key, a PEM in base 64."""
 FLEET = "/v1/fleet/"
 BODY = 8 << 20
 """Bytes of a request: Flower sends large arrays in pieces of 5 MiB."""
@@ -80,18 +75,17 @@ class Guard:
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
         elif _length(scope) > self._limit:
-            await _answer(send, 413, b"too large")
+            await answer(send, 413, b"too large")
         elif scope["path"].startswith(FLEET):
             await self._fleet(scope, receive, send)
         elif scope["path"] == "/health" or self._is_coordinators(scope):
             await self._app(scope, _limited(receive, self._limit), send)
         else:
             await self._note(UNKNOWN, scope)
-            await _answer(send, 403, b"for the coordinator alone")
+            await answer(send, 403, b"for the coordinator alone")
 
     def _is_coordinators(self, scope: Scope) -> bool:
-        given = next((v for k, v in scope["headers"] if k == HEADER.encode()), b"")
-        return hmac.compare_digest(given, self._secret)
+        return hmac.compare_digest(header(scope, HEADER), self._secret)
 
     # --- nodes -----------------------------------------------------------------------------------
 
@@ -105,21 +99,21 @@ class Guard:
         except Refusal as refusal:
             await self._note(refusal.bank, scope)
             headers = [(binding.REFUSED.encode(), refusal.said.encode())]
-            await _answer(send, 403, refusal.said.encode(), headers)
+            await answer(send, 403, refusal.said.encode(), headers)
         except _Gone:
             return
         except _TooLarge:
-            await _answer(send, 413, b"too large")
+            await answer(send, 413, b"too large")
         except TimeoutError:
-            await _answer(send, 408, b"too slow")
+            await answer(send, 408, b"too slow")
         except (_Crowded, StorageError):  # the node tries again after a while
-            await _answer(send, 503, b"not now")
+            await answer(send, 503, b"not now")
         else:
-            await self._app(scope, _again(body, receive), self._listening(node, scope, send))
+            await self._app(scope, again(body, receive), self._listening(node, scope, send))
 
     def _announced(self, scope: Scope) -> _Node:
         """Who asks, by the headers alone; nothing of it is proved yet. Raises Refusal."""
-        pem = _one(scope, NODE)
+        pem = _one(scope, NODE.encode())
         key = None if pem is None else _public(pem)
         bank = None if key is None else self._bank_of(key.pem)
         if key is None or bank is None:
@@ -248,22 +242,8 @@ def _one(scope: Scope, name: bytes) -> bytes | None:
 
 def _length(scope: Scope) -> int:
     """What a request says of its length; 0 where it says nothing."""
-    said = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
+    said = header(scope, "content-length") or b"0"
     return int(said) if said.isdigit() and len(said) < 20 else 1 << 62
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """Gives a body that was received to the one behind, and then what comes after it."""
-    given = False
-
-    async def next_part() -> MutableMapping[str, Any]:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return next_part
 
 
 def _limited(receive: Receive, limit: int) -> Receive:
@@ -277,11 +257,3 @@ def _limited(receive: Receive, limit: int) -> Receive:
         return {"type": "http.disconnect"} if seen > limit else message
 
     return next_part
-
-
-async def _answer(
-    send: Send, status: int, text: bytes, more: list[tuple[bytes, bytes]] | None = None
-) -> None:
-    headers = [(b"content-type", b"text/plain"), (b"connection", b"close"), *(more or [])]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": text})

@@ -26,7 +26,7 @@ from fedsys.supervision import end_with_parent, say
 
 FIRST, GROWTH, LONGEST = 0.02, 1.1, 0.5
 """Seconds between two times that a node asks for messages: short at first, as in a round, then
-longer and longer, so that idle nodes cost the server little."""
+longer and longer. What the server took to answer counts: see bell.py."""
 REPLY_FIRST, REPLY_GROWTH, REPLY_LONGEST = 0.005, 1.2, 0.1
 """The same while the node waits for its app on the same machine."""
 
@@ -36,7 +36,7 @@ class Pauses:
     and 0.5 s where no reply is there."""
 
     def __init__(self) -> None:
-        self._asked, self._pause = 0.0, 0.0
+        self._asked, self._pause, self._woke = 0.0, 0.0, 0.0
 
     def __call__(self, seconds: float) -> None:
         first, growth, longest = (
@@ -44,7 +44,8 @@ class Pauses:
         )
         self._pause = min(self._pause * growth, longest) if seconds == self._asked else first
         self._asked = seconds
-        time.sleep(self._pause)
+        time.sleep(max(first, self._woke + self._pause - time.monotonic()))
+        self._woke = time.monotonic()
 
 
 def main(arguments: list[str]) -> None:
@@ -77,9 +78,10 @@ def be_superlink(arguments: Sequence[str], guard: Callable[..., Any], **options:
     end_with_parent()
     give_back()
     from fedsys.flower import compat_nodes
+    from fedsys.flower.processes.asgi import App
+    from fedsys.flower.processes.bell import Bell
     from fedsys.flower.processes.binding import Seen
     from fedsys.flower.processes.database import small_caches
-    from fedsys.flower.processes.guard import App
     from fedsys.flower.processes.quota import Quota
     from fedsys.flower.processes.slots import Slots
 
@@ -87,7 +89,7 @@ def be_superlink(arguments: Sequence[str], guard: Callable[..., Any], **options:
     kept = {"secret": Path(secret).read_text("ascii").strip(), "seen": Seen(Path(seen)), **options}
 
     def guarded(app: App) -> Any:
-        return guard(Quota(Slots(app)), **kept)
+        return guard(Bell(Quota(Slots(app))), **kept)
 
     small_caches()
     compat_nodes.run_superlink(rest, guarded)

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import MutableMapping
 from typing import Any
 
-from fedsys.flower.processes.guard import App, Receive, Scope, Send
+from fedsys.flower.processes.asgi import App, Receive, Scope, Send, again, whole
 
 SLOTS = 4
 PIECES = tuple(
@@ -32,23 +32,18 @@ class Slots:
         if scope["type"] != "http" or scope["path"] not in PIECES:
             await self._app(scope, receive, send)
             return
-        came: list[MutableMapping[str, Any]] = []
-        while not came or came[-1].get("more_body", False):
-            came.append(await receive())
-            if came[-1]["type"] != "http.request":
-                return
-        came.reverse()
-
-        async def next_message() -> MutableMapping[str, Any]:
-            return came.pop() if came else await receive()
-
+        body = await whole(receive)
+        if body is None:
+            return
+        receive = again(body, receive)
+        del body  # Flower has it then, and we no longer
         answer: list[MutableMapping[str, Any]] = []
 
         async def keep(message: MutableMapping[str, Any]) -> None:
             answer.append(message)
 
         async with self._free:
-            await self._app(scope, next_message, keep)
+            await self._app(scope, receive, keep)
         answer.reverse()
         while answer:
             await send(answer.pop())
