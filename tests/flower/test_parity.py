@@ -79,6 +79,7 @@ def test_state_errors_spoiled_messages_mods_strategies_and_loops_are_the_same(bo
     assert found["FedAvg"]["sent"] == {"lr": 0.25, "values": [1, 2], "server-round": 2}
     assert all(found[name]["before"] == found["FedAvg"]["before"] for name in ("Krum", "clipped"))
     assert found["half"] == [4, 4]
+    assert found["loop"]["errors"] == [2, 2]
     assert found["loop"]["unknown"] == [[3, "no-such-id"]]
     assert found["loop"]["failing"] == [2] and found["loop"]["forbidden"] == [0]
     assert [facts["partition"] for facts in found["loop"]["facts"]] == list(range(9))

@@ -109,7 +109,8 @@ def loop(grid: Grid) -> dict:
     nodes = list(grid.get_node_ids())
     content = RecordDict({"arrays": ArrayRecord([np.ones(1)])})
     asked = [Message(content, node, "query", group_id="7", ttl=60.0) for node in nodes]
-    asked += [Message(content, nodes[0], kind) for kind in ("query.unknown", "evaluate")]
+    # To any node: Flower's first may be the one that fails, and this fails at all of them.
+    asked += [Message(content, nodes[0], kind) for kind in ("query.unknown", "train.unknown")]
     asked += [Message(content, 12345, "query")]  # no such node
     ids = list(grid.push_messages(asked))
     replies, open_ = [], set(ids)
