@@ -82,6 +82,12 @@ class EngineError(FedsysError):
     code = 12
 
 
+class Stopped(FedsysError):
+    """Whoever asked for something wants it no more, or not now."""
+
+    code = 130
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """`did you mean 'x'? known: a, b, x`, for the end of a message about an unknown `word`."""
     known = sorted(known)

@@ -11,11 +11,10 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedsys.errors import FedsysError, QuorumError, StorageError
+from fedsys.errors import FedsysError, QuorumError, Stopped, StorageError
 from fedsys.federation.banks import Bank, Banks
 from fedsys.federation.home import Home
 from fedsys.federation.jobs.folder import FAILED, PAUSED, JobFolder, next_job
@@ -45,7 +44,13 @@ def serve(
         nodes = _Nodes(home, access)
         nodes.current()
         note = server.folder / "run"
-        check = partial(superlink.check_room, server)
+        job: JobFolder | None = None
+
+        def check(coming: int) -> None:
+            superlink.check_room(server, coming)
+            if job is not None:
+                job.go_on()
+
         with DeployedGrid(access, told, lambda: process.starts, note, check) as grid:
             told(f"{home.facts.name}: waiting for banks at {home.facts.address}")
             ready()
@@ -76,7 +81,7 @@ def _run(
         told(f"{job.name}: done")
     except Abandoned as error:
         _stopped(home, job, error, FAILED, told)
-    except (QuorumError, StorageError) as error:  # banks come back, and disks get room
+    except (QuorumError, StorageError, Stopped) as error:  # banks come back, disks get room
         _stopped(home, job, error, PAUSED, told)
     except FedsysError as error:
         _stopped(home, job, error, FAILED, told)

@@ -21,6 +21,7 @@ from fedsys.errors import (
     NetworkError,
     PolicyError,
     QuorumError,
+    Stopped,
     StorageError,
     TrainingError,
     UsageError,
@@ -41,6 +42,7 @@ class Code(StrEnum):
     STORAGE = "storage"
     ENGINE = "engine"
     MEMORY = "memory"
+    STOPPED = "stopped"
     INTERNAL = "internal"
 
 
@@ -54,6 +56,7 @@ _CODES: tuple[tuple[type[BaseException], Code], ...] = (
     (TrainingError, Code.TRAINING),
     (StorageError, Code.STORAGE),
     (EngineError, Code.ENGINE),
+    (Stopped, Code.STOPPED),
     (FedsysError, Code.INTERNAL),
     (MemoryError, Code.MEMORY),
 )

@@ -29,7 +29,7 @@ from fedsys.federation.enrolment.approvals import (
 from fedsys.federation.enrolment.desk import Desk
 from fedsys.federation.enrolment.standing import Standings
 from fedsys.federation.home import Home
-from fedsys.federation.jobs.folder import DONE, FAILED, PAUSED, find_job, submit
+from fedsys.federation.jobs.folder import DONE, FAILED, PAUSED, RUNNING, find_job, submit
 from fedsys.federation.jobs.proposal import foresee
 from fedsys.federation.jobs.request import Request
 from fedsys.federation.serving import alone, holder
@@ -412,6 +412,21 @@ def test_resume_goes_on_with_what_stopped(cli: Cli, created):
     assert said.code == 0 and "from round 3" in said.out
     assert (job.status.status, job.status.error) == ("queued", "")
     cli("federation", "resume", "first").refused(2, "nothing to resume")
+
+
+def test_stop_ends_what_waits_or_runs_and_resume_goes_on_with_it(cli: Cli, created):
+    cli("federation", "stop").refused(2, "no job was asked for yet")
+    job = a_job(created, status=RUNNING, round=2)
+    said = cli("federation", "stop", "--json")
+    assert json.loads(said.out) == {"name": "first", "status": "paused", "round": 2}
+    cli("federation", "stop", "first").refused(2, "is paused: there is nothing to stop")
+    assert cli("federation", "watch", "first").code == 130
+    said = cli("federation", "resume")
+    assert said.code == 0 and "from round 3" in said.out
+    said = cli("federation", "stop", "first")
+    assert "first: stopped after round 2" in said.out
+    assert (job.status.status, job.status.code) == ("paused", 130)
+    cli("federation", "stop", "frist").refused(2, "did you mean 'first'")
 
 
 # --- approvals -----------------------------------------------------------------------------------

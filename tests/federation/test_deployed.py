@@ -20,7 +20,7 @@ pytest.importorskip("flwr", reason="Flower is not installed")
 from fedsys.federation.demo import fraud
 from fedsys.federation.demo.fraud import LABEL, customers
 from fedsys.federation.demo.run import running, set_up
-from fedsys.federation.jobs.folder import DONE, PAUSED, TO_RUN, submit
+from fedsys.federation.jobs.folder import DONE, PAUSED, TO_RUN, resume_job, stop_job, submit
 from fedsys.federation.jobs.request import Request
 from fedsys.federation.jobs.run import read_result
 from fedsys.local import Local
@@ -194,10 +194,29 @@ def test_flowers_server_that_is_killed_ends_no_job(demo, ask, processes, whole_j
     np.testing.assert_array_equal(finished(job), whole)
 
 
+def test_a_job_that_is_stopped_amid_a_round_goes_on_where_it_was(demo, ask, processes, whole_job):
+    whole = weights(whole_job())
+    module = "fedsys.clients.bank.trainer_process"
+    trainer = flower_of(demo.home.folder, module, processes["bank-b"].pid)
+    job = ask()
+    until(round_done(job, 1))
+    os.kill(trainer, signal.SIGSTOP)  # all three are needed, so no round ends
+    try:
+        stop_job(job, served=True)
+        until(lambda: job.status.status not in TO_RUN)
+        assert (job.status.status, job.status.code) == (PAUSED, 130)
+        assert "fedsys federation resume" in job.status.error
+        done = job.status.round
+        assert 1 <= done < ROUNDS
+    finally:
+        os.kill(trainer, signal.SIGCONT)
+    resume_job(job)
+    np.testing.assert_array_equal(finished(job), whole)
+    assert [line["round"] for line in lines(job)] == [1, 2, 3, 4]
+
+
 def test_a_bank_that_stays_away_is_named_and_the_others_go_on(demo, ask, processes):
     """Two of three are enough here; a job that needs all three is paused, and resumed."""
-    from fedsys.federation.jobs.folder import resume_job
-
     agent = processes["bank-c"].pid
     below = [agent, *children(agent)]
     for pid in below:

@@ -3,7 +3,7 @@
 import pytest
 
 from fedsys.aggregators import Krum
-from fedsys.errors import DataError, StorageError, UsageError
+from fedsys.errors import DataError, Stopped, StorageError, UsageError
 from fedsys.federation.demo.fraud import SCHEMA
 from fedsys.federation.home import Facts, Home
 from fedsys.federation.jobs.folder import (
@@ -14,6 +14,7 @@ from fedsys.federation.jobs.folder import (
     find_job,
     next_job,
     resume_job,
+    stop_job,
     submit,
 )
 from fedsys.federation.jobs.request import Request
@@ -54,6 +55,34 @@ def test_only_what_stopped_is_resumed(home):
     assert (job.status.status, job.status.code, job.status.error) == (PAUSED, 7, "two of three")
     resume_job(job)
     assert (job.status.status, job.status.code, job.status.error) == ("queued", 0, "")
+
+
+def test_a_job_whose_turn_has_not_come_is_stopped_at_once(home):
+    job = submit(home, Request(name="one"))
+    stop_job(job, served=True)
+    assert (job.status.status, job.status.code) == (PAUSED, 130)
+    assert next_job(home) is None
+    with pytest.raises(Stopped, match="fedsys federation resume one goes on with it"):
+        job.go_on()
+    with pytest.raises(UsageError, match="is paused: there is nothing to stop"):
+        stop_job(job, served=True)
+    resume_job(job)
+    job.go_on()
+    assert next_job(home).name == "one"
+
+
+def test_a_job_that_runs_is_stopped_by_its_server_and_without_one_at_once(home):
+    job = submit(home, Request(name="one"))
+    job.say(status=RUNNING, round=3)
+    stop_job(job, served=True)
+    assert job.status.status == RUNNING
+    with pytest.raises(Stopped):
+        job.go_on()
+    stop_job(job, served=False)
+    assert (job.status.status, job.status.round) == (PAUSED, 3)
+    job.say(status=DONE)
+    with pytest.raises(UsageError, match="is done"):
+        stop_job(job, served=False)
 
 
 def test_a_job_that_is_not_there_is_named(home):

@@ -1,14 +1,16 @@
 """Who takes part in a job from round to round: banks that misbehave, stay away, come and go."""
 
+import threading
+
 import numpy as np
 import pytest
 
 pytest.importorskip("flwr", reason="Flower is not installed")
 
 from fedsys.admission import Reason
-from fedsys.errors import QuorumError
+from fedsys.errors import QuorumError, Stopped
 from fedsys.federation.commands.status import overview, text
-from fedsys.federation.jobs.folder import PAUSED, resume_job
+from fedsys.federation.jobs.folder import PAUSED, resume_job, stop_job
 from fedsys.federation.jobs.quarantine import LIMIT, round_lines
 from fedsys.federation.jobs.run import read_result
 from fedsys.strategies import Scaffold
@@ -38,6 +40,39 @@ class Killed(BaseException):
 
 def kill(round):
     raise Killed
+
+
+# --- stopping -------------------------------------------------------------------------------------
+
+
+def test_a_job_that_is_stopped_keeps_its_rounds_and_comes_to_the_same_model(three):
+    whole = three.ask("whole", rounds=4)
+    three.run(whole)
+    job = three.ask("stopped", rounds=4)
+    three.grid.before = lambda round: stop_job(job, served=True) if round == 2 else None
+    with pytest.raises(Stopped, match="resume stopped goes on with it") as raised:
+        three.run(job)
+    assert [line["round"] for line in round_lines(job.metrics)] == [1, 2]
+    job.failed(raised.value, PAUSED)
+    three.grid.before = lambda round: None
+    resume_job(job)
+    three.run(job)
+    assert [line["round"] for line in round_lines(job.metrics)] == [1, 2, 3, 4]
+    found, wanted = read_result(job), read_result(whole)
+    assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+def test_a_job_that_waits_for_people_can_be_stopped(three, statistics):
+    for name in three.names:
+        three.stands(name, statistics=statistics)
+    job = three.ask(rounds=1)
+    timer = threading.Timer(0.7, lambda: stop_job(job, served=True))
+    timer.start()
+    with pytest.raises(Stopped):
+        three.run(job)
+    timer.join()
+    assert job.status.round == 0
 
 
 # --- quarantine -----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from fedsys.deployment.options import Files, file_options
-from fedsys.federation.commands.jobs import resume, run, watch
+from fedsys.federation.commands.jobs import resume, run, stop, watch
 from fedsys.federation.commands.model import model
 from fedsys.federation.commands.options import (
     HOME,
@@ -300,5 +300,5 @@ def audit(
     return verified(found.audit.path, COORDINATOR, others, as_json)
 
 
-for each in (run, watch, resume, model):
+for each in (run, watch, stop, resume, model):
     federation.add_command(each)

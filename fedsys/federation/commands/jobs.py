@@ -1,4 +1,5 @@
-"""Jobs on the coordinator's command line: `fedsys federation run`, `watch` and `resume`."""
+"""Jobs on the coordinator's command line: `fedsys federation run`, `watch`, `stop` and
+`resume`."""
 
 from __future__ import annotations
 
@@ -114,6 +115,27 @@ def watch(job: str | None, name: str | None, home: Path | None, as_json: bool) -
     text = f"{folder.name}: {last.status}" + (f": {last.error}" if last.error else "")
     say(text, {"name": folder.name, **asdict(last)}, as_json)
     return 0 if last.status == DONE else last.code or EngineError.code
+
+
+@click.command()
+@click.argument("job", required=False)
+@NAME
+@HOME
+@JSON
+def stop(job: str | None, name: str | None, home: Path | None, as_json: bool) -> int:
+    """Stops a job, amid a round too; its rounds are kept for resume [the one that runs]."""
+    from fedsys.federation.commands.watch import meant
+    from fedsys.federation.jobs.folder import PAUSED, stop_job
+    from fedsys.federation.serving import holder
+
+    found = home_of(home, name)
+    folder = meant(found, job)
+    stop_job(folder, holder(found.folder) is not None)
+    status = folder.status
+    word = "stopped" if status.status == PAUSED else "stops"
+    text = f"{folder.name}: {word} after round {status.round}; fedsys federation resume goes on"
+    table = {"name": folder.name, "status": status.status, "round": status.round}
+    return say(text, table, as_json)
 
 
 @click.command()

@@ -49,24 +49,35 @@ def let_themselves_be_asked(home: Home, banks: Sequence[Bank]) -> list[Bank]:
 
 
 def await_approvals(
-    home: Home, job: Job, banks: Sequence[Bank], told: Told, seconds: float = SECONDS
+    home: Home,
+    job: Job,
+    banks: Sequence[Bank],
+    told: Told,
+    seconds: float = SECONDS,
+    look: Callable[[], None] = lambda: None,
 ) -> None:
-    """Waits until each of the banks has approved a job or refused it.
+    """Waits until each of the banks has approved a job or refused it. look: is called meanwhile,
+    and may raise to end that.
 
     Raises QuorumError as soon as so many refuse that its quorum is out of reach, and where fewer
     than that have approved after so many seconds; banks that approve later take part from then on.
     """
     what, quorum, again = f"job {job.id}", job.terms.quorum, f" {job.terms.name}"
-    _await(home, job.digest, what, banks, quorum, again, told, seconds)
+    _await(home, job.digest, what, banks, quorum, again, told, seconds, look)
 
 
 def await_statistics(
-    home: Home, banks: Sequence[Bank], needed: int, told: Told, seconds: float = SECONDS
+    home: Home,
+    banks: Sequence[Bank],
+    needed: int,
+    told: Told,
+    seconds: float = SECONDS,
+    look: Callable[[], None] = lambda: None,
 ) -> None:
     """The same for the request for statistics. needed: banks that have to approve it."""
     asked = statistics_request(home)
     what = f"statistics {asked.id}"
-    _await(home, asked.digest, what, banks, needed, "", told, seconds)
+    _await(home, asked.digest, what, banks, needed, "", told, seconds, look)
 
 
 def _await(
@@ -78,6 +89,7 @@ def _await(
     again: str,
     told: Told,
     seconds: float,
+    look: Callable[[], None],
 ) -> None:
     end, said = time.monotonic() + seconds, ""
     id = digest[:12]
@@ -106,6 +118,7 @@ def _await(
             told(line)
         said = line
         time.sleep(LOOK_SECONDS)
+        look()
 
 
 def _said(home: Home, banks: Sequence[Bank]) -> dict[str, Standing]:

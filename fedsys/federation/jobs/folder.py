@@ -2,6 +2,7 @@
 
 jobs/NAME/request.toml   what was asked for
           job.json       the signed job, made when it first runs
+          stop         is there from when somebody stopped it until it is resumed
           banks.json     the banks that it began with, where it keeps to them; see members.py
           status.json    how far it is; metrics.jsonl: a line a round
           checkpoints/   the state after each round
@@ -15,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fedsys.errors import FedsysError, StorageError, UsageError, nearest
+from fedsys.errors import FedsysError, Stopped, StorageError, UsageError, nearest
 from fedsys.federation.home import Home
 from fedsys.federation.jobs.request import Request
 from fedsys.storage import storing, write_atomic
@@ -77,6 +78,15 @@ class JobFolder:
         table = {**asdict(self.status), **changes}
         write_atomic(self.folder / "status.json", [json.dumps(table).encode()])
 
+    @property
+    def stop(self) -> Path:
+        return self.folder / "stop"
+
+    def go_on(self) -> None:
+        """Raises Stopped where somebody stopped the job."""
+        if self.stop.exists():
+            raise Stopped(f"stopped: fedsys federation resume {self.name} goes on with it")
+
     def failed(self, error: FedsysError, status: str = FAILED) -> None:
         """Writes down why the job ended."""
         self.say(status=status, error=str(error), code=error.code)
@@ -106,7 +116,27 @@ def resume_job(job: JobFolder) -> None:
     known = job.status
     if known.status not in (PAUSED, FAILED):
         raise UsageError(f"job {job.name!r}: is {known.status}: there is nothing to resume")
+    with storing(job.stop):
+        job.stop.unlink(missing_ok=True)
     job.say(status=QUEUED, error="", code=0, forgiven=known.round)
+
+
+def stop_job(job: JobFolder, served: bool) -> None:
+    """Stops a job that waits or runs, so that it can be resumed. Raises UsageError where it does
+    neither.
+
+    served: whether a server runs. It looks for the file now and then, and says when the job has
+    stopped; without one, and of a job whose turn has not come, that is said here.
+    """
+    known = job.status
+    if known.status not in TO_RUN:
+        raise UsageError(f"job {job.name!r}: is {known.status}: there is nothing to stop")
+    write_atomic(job.stop, [])
+    if not served or known.status == QUEUED:
+        try:
+            job.go_on()
+        except Stopped as error:
+            job.failed(error, PAUSED)
 
 
 def all_jobs(home: Home) -> list[JobFolder]:

@@ -44,19 +44,21 @@ class Statistics:
         *,
         needed: int,
         waiting: Waiting,
+        look: Callable[[], None] = lambda: None,
     ) -> dict[str, Summary]:
         """Bank -> its statistics, of all that have given them, now or before.
 
         needed: how many the job needs; once they are there the others have the grace of `waiting`,
-        and once the preparation is made, too, nobody waits for a bank that is away. Raises
-        QuorumError where these are fewer than the federation needs.
+        and once the preparation is made, too, nobody waits for a bank that is away. look:
+        is called while banks have to approve that first; may raise to end it. Raises QuorumError
+        where these are fewer than the federation needs.
         """
         names = {bank.name for bank in banks}
         unknown = [bank for bank in banks if bank.name not in self.known]
         settled = (self._home.folder / "preparation.json").exists()
         lacking = self._home.facts.banks - (len(banks) - len(unknown))
         if 0 < lacking <= len(unknown):
-            await_statistics(self._home, unknown, lacking, self._told)
+            await_statistics(self._home, unknown, lacking, self._told, look=look)
         new = {bank.number: bank for bank in self.may_be_asked(unknown)}
         asked = self.request()
         answers = exchange(
