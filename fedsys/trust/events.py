@@ -134,7 +134,14 @@ def _number(item: Any) -> bool:
     return type(item) in (int, float) and math.isfinite(item)
 
 
+NOT_READ = ""
+"""In place of the hash of an update that was too large to be fetched."""
 HASH, ID, CODE = _matching(_HASH), _matching(_ID), _one_of(Code)
+
+
+def _hash_if_read(item: Any) -> bool:
+    return item == NOT_READ or HASH(item)
+
 
 FIELDS: Mapping[Event, Mapping[str, Check]] = {
     Event.OPENED: {"site": _name, "federation": _name, "version": _matching(_VERSION)},
@@ -158,7 +165,8 @@ FIELDS: Mapping[Event, Mapping[str, Check]] = {
         "run": ID, "round": _count, "bank": _name, "sha256": HASH, "bytes": _count,
     },
     Event.UPDATE_REFUSED: {
-        "run": ID, "round": _count, "bank": _name, "sha256": HASH, "reason": _one_of(Reason),
+        "run": ID, "round": _count, "bank": _name, "sha256": _hash_if_read,
+        "reason": _one_of(Reason),
     },
     Event.FAILED: {"run": ID, "round": _count, "bank": _name, "code": CODE},
     Event.LOST: {"run": ID, "round": _count, "bank": _name},

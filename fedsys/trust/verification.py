@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fedsys.errors import StorageError
 from fedsys.trust.audit import LONGEST, START, Entry, Head, read_entry
-from fedsys.trust.events import Event
+from fedsys.trust.events import NOT_READ, Event
 
 
 class Kind(StrEnum):
@@ -301,10 +301,10 @@ def cross_check(server_log: Path, bank_log: Path, server: str, bank: str) -> lis
 def disagreements(server_log: Log, bank_log: Log, server: str, bank: str) -> list[Finding]:
     """What two logs say differently about the same messages.
 
-    Every message that one side sent was seen by the other, with the same bytes, or else the other
-    missed the bank in that round; the bank approved every job that it sent updates for, and its
-    statistics. What a log does not say is held against it only where nothing is missing in its
-    midst: it is counted, and not told one by one, where something is.
+    Every message that one side sent was seen by the other, with the same bytes if it read them, or
+    else the other missed the bank in that round; the bank approved every job that it sent updates
+    for, and its statistics. What a log does not say is held against it only where nothing is
+    missing in its midst: it is counted, and not told one by one, where something is.
     """
     ours = (*server_log.entries, *server_log.later)
     theirs = (*bank_log.entries, *bank_log.later)
@@ -322,7 +322,7 @@ def disagreements(server_log: Log, bank_log: Log, server: str, bank: str) -> lis
     findings += [
         Finding(id, f"{_what(entry)}: {server} recorded other bytes than {bank} sent")
         for id, entry in sent.items()
-        if id in came and entry.details["sha256"] != came[id].details["sha256"]
+        if id in came and came[id].details["sha256"] not in (entry.details["sha256"], NOT_READ)
     ]
     findings += _missing(unsent, bank_log, bank, f"{server} recorded it, {bank} never sent it")
     return findings + _unapproved(server_log, bank_log, bank)

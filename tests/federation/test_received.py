@@ -15,6 +15,8 @@ from fedsys.federation.jobs.received import Received
 from fedsys.flower.rounds.messages import UPDATE, Code, update_digest
 from fedsys.rounds import Round
 from fedsys.trust.audit import Audit
+from fedsys.trust.events import NOT_READ
+from fedsys.trust.verification import verify
 
 NAMES = {0: "bank-a", 1: "bank-b", 2: "bank-c", 3: "bank-d"}
 
@@ -29,6 +31,19 @@ def test_equal_updates_have_equal_digests_and_others_do_not():
     renamed = RecordDict({UPDATE: ArrayRecord({"v": sent(1)[UPDATE]["w"]})})
     assert update_digest(renamed)[0] != update_digest(sent(1))[0]
     assert update_digest(RecordDict())[1] == 0
+
+
+def test_of_what_was_too_large_to_be_fetched_nothing_is_known(tmp_path):
+    audit = Audit(tmp_path / "audit.jsonl")
+    received = Received(audit, "a" * 16, NAMES)
+    refused = [Refusal(0, Reason.FORMAT)]
+    aggregate = Aggregate(
+        delta=np.zeros(3), weight=0.0, admitted=np.array([]), losses=np.ones(0), refused=refused
+    )
+    received.record(Round(5, np.arange(1), aggregate, False, 0.1))
+    (entry,) = map(json.loads, (tmp_path / "audit.jsonl").read_text().splitlines())
+    assert (entry["event"], entry["details"]["sha256"]) == ("update refused", NOT_READ)
+    assert verify(audit.path).fault is None
 
 
 def test_each_bank_of_a_round_is_in_the_log_once(tmp_path):

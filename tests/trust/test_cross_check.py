@@ -4,7 +4,7 @@ import pytest
 
 from fedsys.admission import Reason
 from fedsys.trust.audit import Audit
-from fedsys.trust.events import Event
+from fedsys.trust.events import NOT_READ, Event
 from fedsys.trust.verification import cross_check
 
 from .logs import HASH, RUN, lines, opened, rewrite
@@ -52,12 +52,13 @@ def test_a_log_written_anew_at_one_site_is_noticed_by_the_other(sites, tmp_path)
     assert any("log of eu-credit: rewritten" in text for text in differ(sites))
 
 
-def test_an_update_that_one_site_denies_is_named(sites):
+@pytest.mark.parametrize("digest", [HASH, NOT_READ])
+def test_an_update_that_one_site_denies_is_named(sites, digest):
     server, bank = sites
     sent = bank.record(Event.UPDATE_SENT, run=RUN, round=3, bank="bank-a", sha256=HASH, bytes=100)
     assert differ(sites) == ["update of round 3: bank-a sent it, eu-credit never recorded it"]
     server.record(
-        Event.UPDATE_REFUSED, sent.id, run=RUN, round=3, bank="bank-a", sha256=HASH,
+        Event.UPDATE_REFUSED, sent.id, run=RUN, round=3, bank="bank-a", sha256=digest,
         reason=Reason.FINITE,
     )  # fmt: skip
     assert differ(sites) == []

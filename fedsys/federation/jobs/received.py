@@ -56,8 +56,7 @@ class Received:
         if refusal.reason is Reason.FAILED:
             code = _FAILURES.get(refusal.detail, events.Code.INTERNAL)
             return Event.FAILED, {"code": str(code)}
-        # What was too large to be fetched was never here.
-        digest, _ = self._updates.get(refusal.client) or update_digest(RecordDict())
+        digest, _ = self._updates.get(refusal.client, (events.NOT_READ, 0))
         return Event.UPDATE_REFUSED, {"sha256": digest, "reason": str(refusal.reason)}
 
     def _record(self, happened: Round, client: int, event: Event, **details: Any) -> None:
