@@ -14,6 +14,7 @@ from fedsys.federation.jobs.folder import PAUSED, resume_job, stop_job
 from fedsys.federation.jobs.quarantine import LIMIT, round_lines
 from fedsys.federation.jobs.run import read_result
 from fedsys.strategies import Scaffold
+from fedsys.trust.keys import make_keys
 from tests.federation.banks_in_process import in_process, made_by, spoil
 
 
@@ -265,3 +266,15 @@ def test_a_round_without_any_loss_has_none_written_down(three):
     assert [line["train_loss"] for line in round_lines(job.metrics)] == [None, 0.5, 1.0]
     assert three.said.count("bank-c: admitted; gave no loss") == 1
     assert any("no loss" in line and line.startswith("round 1/3") for line in three.said)
+
+
+def test_a_bank_that_enrols_anew_is_asked_for_its_statistics_anew(three, tmp_path):
+    """It may have other rows than who had its name before."""
+    three.run(three.ask("first", rounds=1))
+    three.run(three.ask("second", rounds=1))
+    said = [one["bank"] for one in three.audited("statistics received")]
+    assert sorted(said) == three.names
+    three.banks.add("bank-b", make_keys(tmp_path / "anew").public)
+    three.banks.approve("bank-b")
+    three.run(three.ask("third", rounds=1))
+    assert [one["bank"] for one in three.audited("statistics received")] == [*said, "bank-b"]

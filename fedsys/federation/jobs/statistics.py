@@ -34,7 +34,7 @@ class Statistics:
 
     def __init__(self, home: Home, told: Told) -> None:
         self._home, self._told = home, told
-        self.known = _read(home)
+        self.known, self._keys = _read(home)
 
     def gather(
         self,
@@ -53,6 +53,7 @@ class Statistics:
         is called while banks have to approve that first; may raise to end it. Raises QuorumError
         where these are fewer than the federation needs.
         """
+        self._forget(banks)
         names = {bank.name for bank in banks}
         unknown = [bank for bank in banks if bank.name not in self.known]
         settled = (self._home.folder / "preparation.json").exists()
@@ -104,7 +105,7 @@ class Statistics:
         except DataError as error:
             self._told(f"{bank.name}: no statistics: {error}")
             return False
-        self.known[bank.name] = summary
+        self.known[bank.name], self._keys[bank.name] = summary, bank.keys.spoken
         data = canonical.encode(summary.table())  # as the bank wrote it down
         digest = fingerprint(data).hex()
         home.audit.record(
@@ -114,8 +115,22 @@ class Statistics:
             sha256=digest,
             bytes=len(data),
         )
-        _write(home, self.known)
+        self._write()
         return True
+
+    def _forget(self, banks: Sequence[Bank]) -> None:
+        """Drops what was said by those that had their names before: who enrols anew may have other
+        rows."""
+        for bank in banks:
+            if self._keys.get(bank.name, bank.keys.spoken) != bank.keys.spoken:
+                del self.known[bank.name], self._keys[bank.name]
+
+    def _write(self) -> None:
+        table = {
+            name: {"keys": self._keys[name], "summary": summary.table()}
+            for name, summary in self.known.items()
+        }
+        write_atomic(self._home.folder / "statistics.json", [json.dumps(table).encode()])
 
 
 class Newcomers:
@@ -157,17 +172,14 @@ def preparation(home: Home, summaries: Mapping[str, Summary]) -> Preparation:
     return made
 
 
-def _read(home: Home) -> dict[str, Summary]:
+def _read(home: Home) -> tuple[dict[str, Summary], dict[str, str]]:
+    """Bank -> its statistics; bank -> the fingerprint of the keys that it had then."""
     path = home.folder / "statistics.json"
     try:
         table: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        return {name: summary_of(one, home.schema, name) for name, one in table.items()}
+        known = {name: summary_of(one["summary"], home.schema, name) for name, one in table.items()}
+        return known, {name: str(one["keys"]) for name, one in table.items()}
     except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, AttributeError, DataError):
+        return {}, {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, DataError):
         raise StorageError(f"{path}: damaged: delete it to ask the banks again") from None
-
-
-def _write(home: Home, known: Mapping[str, Summary]) -> None:
-    table = {name: summary.table() for name, summary in known.items()}
-    write_atomic(home.folder / "statistics.json", [json.dumps(table).encode()])
