@@ -30,7 +30,7 @@ from typing import IO, Self
 
 from fedsys.errors import EngineError, FedsysError
 from fedsys.sessions import end_session
-from fedsys.storage import storing
+from fedsys.storage import storing, write_atomic
 
 TERM_SECONDS = 3.0
 """What a child gets to end by itself, after it was asked to and before it is killed."""
@@ -368,6 +368,32 @@ def end_with_parent(then: Callable[[], object] | None = None) -> None:
         (then or _end_soon)()
 
     threading.Thread(target=watch, name="parent's pipe", daemon=True).start()
+
+
+def be_child(work: Callable[[Callable[[], None]], None], ready: Path) -> None:
+    """Is all of a child's main program: ends with its parent, and a mistake is a line in its log
+    and an exit code.
+
+    work: is given what says that the child is ready, which a file tells its parent.
+    """
+    end_with_parent()
+    interrupted_by_term()
+    try:
+        work(lambda: write_atomic(ready, [str(os.getpid()).encode()]))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except FedsysError as error:
+        say(f"fedsys: {error}")
+        sys.exit(error.code)
+
+
+def interrupted_by_term() -> None:
+    """A SIGTERM is a Ctrl-C from now on, so that what is left behind is the same: nothing."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 def _end_soon() -> None:

@@ -8,20 +8,16 @@ that the message which the trainer had is lost, and the coordinator sends it aga
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from fedsys.clients.bank.home import BankHome
-from fedsys.errors import FedsysError
 from fedsys.flower.processes import supernode
 from fedsys.flower.processes.superlink import free_port, variables
-from fedsys.supervision import Supervised
+from fedsys.supervision import Supervised, be_child, say
 
 LOOK_SECONDS = 0.5
 
@@ -68,25 +64,8 @@ def join(
 
 def main(arguments: list[str]) -> None:
     """Takes part as a child of another process, which is told by a file when the bank is in."""
-    from fedsys.storage import write_atomic
-    from fedsys.supervision import end_with_parent, say
-
-    end_with_parent()
-    signal.signal(signal.SIGTERM, _interrupt)
-
-    try:
-        ready = Path(arguments[1])
-        home = BankHome.open(Path(arguments[0]))
-        join(home, say, lambda: write_atomic(ready, [str(os.getpid()).encode()]))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except FedsysError as error:
-        say(f"fedsys: {error}")
-        sys.exit(error.code)
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
+    folder, at_work = map(Path, arguments)
+    be_child(lambda ready: join(BankHome.open(folder), say, ready), at_work)
 
 
 if __name__ == "__main__":

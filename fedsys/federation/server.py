@@ -5,14 +5,11 @@ python -m fedsys.federation.server FOLDER      the same as `fedsys federation se
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from fedsys.errors import FedsysError, QuorumError, Stopped, StorageError
 from fedsys.federation.banks import Bank, Banks
@@ -21,6 +18,7 @@ from fedsys.federation.jobs.folder import FAILED, PAUSED, JobFolder, next_job
 from fedsys.flower import compat_nodes
 from fedsys.flower.processes import superlink
 from fedsys.flower.processes.deployed_grid import Access, DeployedGrid, admit_nodes
+from fedsys.supervision import be_child, say
 from fedsys.trust.events import Event, code_of
 
 IDLE_SECONDS = 0.2
@@ -127,29 +125,9 @@ class _Nodes:
 def main(arguments: list[str]) -> None:
     """Serves as a child of another process, which is told by a file when banks can connect."""
     from fedsys.federation.enrolment.door import OpenHome
-    from fedsys.supervision import end_with_parent, say
 
-    end_with_parent()
-    signal.signal(signal.SIGTERM, _interrupt)
-    folder, ready = Path(arguments[0]), Path(arguments[1])
-
-    try:
-        serve(OpenHome.open(folder), say, lambda: _write_ready(ready))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except FedsysError as error:
-        say(f"fedsys: {error}")
-        sys.exit(error.code)
-
-
-def _write_ready(path: Path) -> None:
-    from fedsys.storage import write_atomic
-
-    write_atomic(path, [str(os.getpid()).encode()])
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
+    folder, at_work = map(Path, arguments)
+    be_child(lambda ready: serve(OpenHome.open(folder), say, ready), at_work)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ What they do is imported when they are called, so that the command line's help s
 from __future__ import annotations
 
 import json
-import signal
 import tempfile
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -80,17 +79,14 @@ def _shown(
 ) -> int:
     """Runs a demonstration, and prints what came of it."""
     from fedsys.federation.demo.run import run_demo
+    from fedsys.supervision import interrupted_by_term
 
-    signal.signal(signal.SIGTERM, _interrupt)  # so that nothing is left behind then, either
+    interrupted_by_term()
     demo = replace(demo, request=replace(demo.request, rounds=rounds))
     with _folder(keep) as folder:
         outcome = run_demo(demo, Path(folder), data or demo.at_hand, _progress(quiet))
     click.echo(json.dumps(outcome.table()) if as_json else outcome.text())
     return 0
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def _folder(keep: Path | None) -> AbstractContextManager[Any]:
