@@ -8,6 +8,7 @@ are used: they take a second, and most of fedsys needs none.
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,22 @@ QUICK_PULL = {"initial_backoff": 0.02, "backoff_cap": 0.5}
 
 AGAIN = 2
 """How often a node signs a request that the guard refused: the first may have come late."""
+
+
+_CONTROL, _FLEET = "flwr.superlink.routers.control.middlewares", "flwr.superlink.routers.fleet"
+_OF_CONTROL, _OF_FLEET = ("/v1/control/",), ("/v1/fleet/",)
+_TRACED = ("/v1/runtime/",) if os.environ.get("FLWR_TRACING_ENABLED") == "1" else ()
+MIDDLEWARES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    (_CONTROL, "ControlSensitiveResponseMiddleware", _OF_CONTROL),
+    (_CONTROL, "ControlAuthenticationMiddleware", _OF_CONTROL),
+    (_CONTROL, "ControlLicenseMiddleware", _OF_CONTROL),
+    (_CONTROL, "ControlEventLogMiddleware", _OF_CONTROL),
+    (f"{_FLEET}.node_auth", "NodeAuthMiddleware", _OF_FLEET),
+    (f"{_FLEET}.middlewares", "FleetEventLogMiddleware", _OF_FLEET),
+    ("flwr.supercore.routers.runtime.tracing", "RuntimeTracingMiddleware", _TRACED),
+)
+"""Middlewares of Flower's server, and the paths with which they do anything. Each takes every
+request through a task and a stream of its own, which is most of what a small one costs."""
 
 
 class Headers:
@@ -52,8 +69,23 @@ def run_superlink(arguments: Sequence[str], guard: Any) -> None:
     nodes: Any = import_module("flwr.superlink.routers.fleet.node_auth")
     nodes.SYSTEM_TIME_TOLERANCE = binding.CLOCK
     extensions.get_middleware = lambda: (Middleware(guard),)
+    for module, name, paths in MIDDLEWARES:
+        _step_aside(getattr(import_module(module), name), paths)
     sys.argv = ["flower-superlink", *arguments]
     flower_superlink()
+
+
+def _step_aside(middleware: Any, paths: tuple[str, ...]) -> None:
+    """Lets a class of middlewares see requests below these paths alone."""
+    whole = middleware.__call__
+
+    async def call(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and not scope["path"].startswith(paths):
+            await self.app(scope, receive, send)
+        else:
+            await whole(self, scope, receive, send)
+
+    middleware.__call__ = call
 
 
 def run_supernode(

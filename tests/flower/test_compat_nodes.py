@@ -3,6 +3,7 @@
 Each message says which of our features breaks. All of it is reached through `compat_nodes.py`.
 """
 
+import asyncio
 import hashlib
 import inspect
 import io
@@ -18,8 +19,11 @@ pytest.importorskip("flwr", reason="Flower is not installed")
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.proto.fleet_pb2 import PullMessagesRequest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import Request
+from starlette.responses import Response
 
 from fedsys.flower import compat_nodes
 from fedsys.flower.processes import binding
@@ -126,6 +130,64 @@ def test_the_server_reads_a_nodes_key_and_time_as_the_guard_does():
     )
     assert "not -SYSTEM_TIME_TOLERANCE" in source, f"{SERVER}: clocks that are ahead are refused"
     assert node_auth.TIMESTAMP_TOLERANCE >= binding.CLOCK, f"{SERVER}: so are those behind"
+
+
+@pytest.mark.parametrize("module, name, paths", compat_nodes.MIDDLEWARES)
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/control/start-run",
+        "/v1/fleet/pull-messages",
+        "/v1/runtime/pull-messages",
+        "/v1/runtime/acquire-task",
+        "/health",
+    ],
+)
+def test_a_middleware_that_steps_aside_would_have_done_nothing(module, name, paths, path):
+    if path.startswith(paths):
+        return
+    middleware = getattr(compat_nodes.import_module(module), name)(None)
+    request = Request({"type": "http", "method": "POST", "path": path, "headers": [],
+                       "query_string": b"", "server": ("here", 1)})  # fmt: skip
+    request.state.protobuf_request = PullMessagesRequest()
+    response = Response(b"answer", headers={"x": "y"})
+    before, asked = list(response.raw_headers), []
+
+    async def call_next(given):
+        asked.append(given)
+        return response
+
+    assert asyncio.run(middleware.dispatch(request, call_next)) is response, SERVER
+    assert (asked, response.raw_headers) == ([request], before), SERVER
+
+
+def test_middlewares_that_step_aside_are_those_of_the_server():
+    from flwr.superlink import main
+
+    known = [middleware.cls.__name__ for middleware in main._get_middleware()]
+    aside = [name for _, name, _ in compat_nodes.MIDDLEWARES]
+    others = ["BaseHTTPMiddleware", "ProtobufTranslationMiddleware"]
+    assert sorted(known) == sorted([*aside, *others]), f"{SERVER}: rounds are slower than they were"
+
+
+@pytest.mark.parametrize("path, seen", [("/mine/a", True), ("/other", False), ("/mine", False)])
+def test_a_middleware_sees_the_requests_below_its_paths(path, seen):
+    class Marking:
+        def __init__(self, app):
+            self.app = app
+
+        async def __call__(self, scope, receive, send):
+            await self.app({**scope, "marked": True}, receive, send)
+
+    got = []
+
+    async def app(scope, receive, send):
+        got.append(scope)
+
+    compat_nodes._step_aside(Marking, ("/mine/",))
+    asyncio.run(Marking(app)({"type": "http", "path": path}, None, None))
+    asyncio.run(Marking(app)({"type": "lifespan"}, None, None))
+    assert [scope.get("marked", False) for scope in got] == [seen, True]
 
 
 KEY = ec.generate_private_key(ec.SECP384R1())

@@ -15,6 +15,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 
 from fedsys.admission import Reason
+from fedsys.aggregators import Clipped, Krum, Median, TrimmedMean
 from fedsys.errors import TrainingError, UsageError
 from fedsys.flower import InProcessGrid, Strategy
 from fedsys.strategies import (
@@ -171,6 +172,61 @@ def test_a_part_of_all_nodes_is_asked():
     clients = Clients()
     started(Strategy(FedAvg(), fraction_train=0.4, min_available_nodes=NODES), clients, rounds=4)
     assert len(clients.configs) == 8
+
+
+# --- aggregators --------------------------------------------------------------------------------
+
+
+def moves():
+    """[nodes, 8] float64, by how much each client moves from START in one round."""
+    parts = [(0.1 * (POINTS[name] - value)).reshape(NODES, -1) for name, value in START.items()]
+    return np.concatenate(parts, axis=1).astype(float)
+
+
+def shorter(moves, norm):
+    long = np.linalg.norm(moves, axis=1, keepdims=True)
+    return np.average(moves * np.minimum(1, norm / long), axis=0, weights=COUNTS)
+
+
+def nearest(moves, count):
+    """The mean of those whose two nearest neighbours are nearest: NODES less one faulty, less 2."""
+    apart = ((moves[:, None] - moves[None]) ** 2).sum(axis=2)
+    scores = np.sort(apart, axis=1)[:, 1:3].sum(axis=1)
+    return moves[np.argsort(scores)[:count]].mean(axis=0)
+
+
+@pytest.mark.parametrize(
+    "aggregator, oracle",
+    [
+        (Median(), lambda moves: np.median(moves, axis=0)),
+        (TrimmedMean(1), lambda moves: np.sort(moves, axis=0)[1:-1].mean(axis=0)),
+        (Krum(1), lambda moves: nearest(moves, 1)),
+        (Krum(1, 2), lambda moves: nearest(moves, 2)),
+        (Clipped(0.2), lambda moves: shorter(moves, 0.2)),
+    ],
+    ids=["median", "trimmed", "krum", "multi-krum", "clipped"],
+)
+def test_an_aggregator_comes_to_what_it_does_in_numpy(aggregator, oracle):
+    found = arrays_of(started(everyone(FedAvg(), aggregator=aggregator), rounds=1))
+    moved = np.concatenate([(found[name] - value).ravel() for name, value in START.items()])
+    np.testing.assert_allclose(moved, oracle(moves()), atol=1e-6)
+
+
+def test_one_client_does_not_move_a_median_beyond_the_others():
+    far = array("bias", np.full(2, 1e6, "f4"))
+    found = arrays_of(started(everyone(FedAvg(), aggregator=Median()), Clients({0: far}), rounds=1))
+    assert np.abs(found["bias"] - START["bias"]).max() < 1
+
+
+def test_with_fewer_replies_than_its_aggregator_needs_a_round_moves_nothing():
+    spoil = {node: array("bias", np.full(2, np.nan, "f4")) for node in range(3)}
+    strategy = everyone(FedAvg(), aggregator=TrimmedMean(1), quorum=0.0)
+    assert not started(strategy, Clients(spoil), rounds=1).arrays
+
+
+def test_a_class_is_no_aggregator():
+    with pytest.raises(UsageError, match=r"aggregator is the class Median: give Median\(\)"):
+        Strategy(FedAvg(), aggregator=Median)
 
 
 # --- types --------------------------------------------------------------------------------------

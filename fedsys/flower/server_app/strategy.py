@@ -10,7 +10,8 @@
 
 Beside the algorithms: a reply that is not finite, or not of the model's names and shapes, or of no
 weight, is refused and named, and the round goes on; arrays keep their types; replies are added up
-as they come, so that the server's memory is that of a few models, however many clients answer.
+as they come, so that the server's memory is that of a few models, however many clients answer. With
+an aggregator that sees all updates beside each other, such as `Median()`, it holds them all.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from flwr.serverapp.strategy import Result
 
 from fedsys import strategies
 from fedsys.admission import Gate, Reason, Refusal, Refused, Update
+from fedsys.aggregator import Aggregator, Sees
+from fedsys.aggregators import Mean as WeightedMean
+from fedsys.aggregators import named
 from fedsys.checks import above, at_least, at_most
 from fedsys.errors import TrainingError, UsageError
 from fedsys.flower.rounds.exact import ExactSum
@@ -49,6 +53,7 @@ class Strategy(FlowerFedAvg):
     algorithm: such as `FedAdam(rate=0.01)`. For FedProx, clients find its mu in their config as
     'proximal-mu', as with Flower's own. UsageError for one that has a say in the clients'
     training that a ClientApp would not know of (SCAFFOLD, FedSGD): `--engine flower` runs those.
+    aggregator: such as `fedsys.aggregators.Median()`; how replies become one movement [their mean].
     quorum: part of the replies that must be admitted for the model to move.
     heaviest: a reply that claims more examples is refused.
     averaged: whether an array, by its name, is averaged instead of optimised, as the moving
@@ -62,17 +67,20 @@ class Strategy(FlowerFedAvg):
         self,
         algorithm: Algorithm,
         *,
+        aggregator: Aggregator = WeightedMean(),  # noqa: B008
         quorum: float = 0.5,
         heaviest: float = math.inf,
         averaged: Callable[[str], bool] = lambda name: False,
         **options: Any,
     ) -> None:
+        _made(algorithm, "algorithm")
+        _made(aggregator, "aggregator")
         _fits(algorithm)
         above(0, heaviest=heaviest if math.isfinite(heaviest) else None)
         at_least(0, quorum=quorum)
         at_most(1, quorum=quorum)
         super().__init__(**options)
-        self.algorithm = algorithm
+        self.algorithm, self.aggregator = algorithm, aggregator
         self.quorum = quorum
         self.heaviest = heaviest
         self.averaged = averaged
@@ -83,7 +91,7 @@ class Strategy(FlowerFedAvg):
 
     def summary(self) -> None:
         """Logs what is run, and how."""
-        LOG.info("\t├──> fedsys: %s", self.algorithm)
+        LOG.info("\t├──> fedsys: %s, %s", self.algorithm, named(self.aggregator))
         super().summary()
 
     def start(self, grid: Grid, *arguments: Any, **named: Any) -> Result:
@@ -112,6 +120,7 @@ class Strategy(FlowerFedAvg):
         arrays, anchor = self._arrays, self._anchor
         assert arrays is not None and anchor is not None, "configure_train comes first"
         total, weights = ExactSum(arrays.layout.length), []
+        updates: dict[int, np.ndarray] = {}
         metrics: list[RecordDict] = []
         refused: list[Refusal] = []
         gate = Gate(arrays.layout)
@@ -120,21 +129,27 @@ class Strategy(FlowerFedAvg):
             try:
                 record, metric, weight = self._parts(reply)
                 update = Update(arrays.moved(record, start), weight)
-                delta = gate.admit(update, self.heaviest)
+                delta = self.aggregator.limit(gate.admit(update, self.heaviest))
             except Refused as why:
                 refused.append(Refusal(reply.metadata.src_node_id, why.reason, why.detail))
                 LOG.warning("aggregate_train: refused node %s: %s", reply.metadata.src_node_id, why)
                 continue
-            total.add(delta, weight)
+            if self.aggregator.sees is Sees.ALL:
+                updates[reply.metadata.src_node_id] = delta
+            else:
+                total.add(delta, weight)
             weights.append(weight)
             metrics.append(RecordDict({"metrics": metric}))
         self.refusals[server_round] = tuple(refused)
         heard = len(weights) + len(refused)
         LOG.info("aggregate_train: Admitted %s of %s replies", len(weights), heard)
-        if not weights or len(weights) < self.quorum * heard:
+        if len(weights) < max(self.aggregator.needs, self.quorum * heard):
             LOG.warning("aggregate_train: too few were admitted: the model stays as it is")
             return None, None
-        mean = total.value / math.fsum(weights)
+        if updates:  # by node, and not as they came
+            mean = self.aggregator.combine(np.stack([updates[node] for node in sorted(updates)]))
+        else:
+            mean = total.value / math.fsum(weights)
         moved = arrays.record(anchor, self._step(server_round, arrays, start, mean))
         return moved, self.train_metrics_aggr_fn(_alike(metrics), self.weighted_by_key)
 
@@ -198,13 +213,15 @@ class Strategy(FlowerFedAvg):
         return records[0], float(value)
 
 
+def _made(given: object, what: str) -> None:
+    """Raises UsageError for a class where one of its objects is meant."""
+    if isinstance(given, type):
+        raise UsageError(f"{what} is the class {given.__name__}: give {given.__name__}()")
+
+
 def _fits(algorithm: Algorithm) -> None:
     """Raises UsageError for an algorithm that a plain ClientApp would not carry out."""
     name, plain = type(algorithm).__name__, strategies.FedAvg
-    if isinstance(algorithm, type):
-        raise UsageError(
-            f"algorithm is the class {algorithm.__name__}: give {algorithm.__name__}()"
-        )
     own_step = type(algorithm).correct is not plain.correct
     own_step &= type(algorithm).correct is not strategies.FedProx.correct
     if algorithm.remembers or own_step or type(algorithm).local is not plain.local:
