@@ -30,7 +30,7 @@ KEYS = {
     "data": ("task.data", "PATH", "Folder or file of the task's data."),
     "schema": ("task.schema", "FILE", "Schema of the owners' tables, for tables."),
     "source": ("task.sources", "FILE", "An owner's table, for tables. Repeatable."),
-    "model": ("task.model", "NAME", "Which of the task's models."),
+    "model": ("task.model", "NAME", "Which of the task's models; for tables also a Keras file."),
     "label": ("task.label", "COLUMN", "Label column of a table."),
     "client_column": ("task.client", "COLUMN", "Column that says whose a row is."),
     "clients": ("clients", "N", "Virtual clients [100, or the data's natural owners]."),

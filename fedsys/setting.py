@@ -11,7 +11,7 @@ import numpy as np
 
 from fedsys.aggregators.bounds import check_cohort
 from fedsys.engines.compiled import use_threads
-from fedsys.errors import TrainingError
+from fedsys.errors import FedsysError, TrainingError
 from fedsys.experiment import Experiment
 from fedsys.layout import Layout, read_weights
 from fedsys.objectives import Objective, objective
@@ -104,6 +104,8 @@ def _built(task: Task) -> keras.Model:
                 model.build((None, *shape))
             # Without numbers: says whether the layers fit each other and the rows.
             model(keras.KerasTensor((None, *shape), task.train.inputs.dtype.name))
+    except FedsysError:
+        raise
     except Exception as error:  # a user's model may raise anything
         reason = " ".join(str(error).split())
         raise TrainingError(

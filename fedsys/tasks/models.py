@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsys.errors import UsageError, nearest
+from fedsys.tasks import own_model
 
 if TYPE_CHECKING:
     import keras
@@ -46,6 +48,20 @@ def logistic(shape: Shape, outputs: int = 1) -> keras.Model:
 
 TABULAR: Models = {"mlp": partial(mlp, hidden=(64, 32)), "logistic": logistic}
 """For rows of columns, in a table and at a bank: shape and number of outputs -> model."""
+
+
+def check_tabular(name: str, task: str) -> None:
+    """Raises UsageError unless `name` is one of `TABULAR`, or a file of Keras's."""
+    if not name.endswith(own_model.SUFFIX):
+        check_model(name, TABULAR, task)
+
+
+def tabular(name: str) -> Callable[[Shape, int], keras.Model]:
+    """Shape and number of outputs -> that model of `TABULAR`, or the one in a file, which is read
+    now. Raises UsageError and DataError as `OwnModel` does."""
+    if name.endswith(own_model.SUFFIX):
+        return own_model.OwnModel.read(Path(name).expanduser())
+    return TABULAR[name]
 
 
 def uniform_logistic(shape: Shape) -> keras.Model:

@@ -23,8 +23,9 @@ class Table:
     """A CSV (commas, UTF-8, one header line) or Parquet file, split into train and test once.
 
     data: the file or its web address. label: the column to predict. client: the column whose values
-    are the natural owners of the rows; it is no input. model: 'mlp' (64 and 32 hidden units) or
-    'logistic' (no hidden units). test: the share of rows to test on, between 0 and 1.
+    are the natural owners of the rows; it is no input. model: 'mlp' (64 and 32 hidden units),
+    'logistic' (no hidden units), or a file of Keras's that ends in logits ('credit.keras'). test:
+    the share of rows to test on, between 0 and 1.
 
     Inputs, float32: columns of numbers are standardised by the training rows, and a missing value
     is the training mean; a column of words (at most 32 different) becomes one input a word of the
@@ -40,7 +41,7 @@ class Table:
     test: float = 0.2
 
     def __post_init__(self) -> None:
-        models.check_model(self.model, models.TABULAR, "table")
+        models.check_tabular(self.model, "table")
         if not 0 < self.test < 1:
             raise UsageError(f"task.test: must be between 0 and 1, got {self.test}")
         if self.label == self.client:
@@ -77,7 +78,7 @@ class Table:
         outputs = len(classes) if objective == "classes" else 1
         return Task(
             name="table",
-            model=partial(models.TABULAR[self.model], every.inputs.shape[1:], outputs),
+            model=partial(models.tabular(self.model), every.inputs.shape[1:], outputs),
             train=mine,
             test=splits.take(every, test),
             objective=objective,

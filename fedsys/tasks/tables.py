@@ -25,7 +25,8 @@ class Tables:
 
     schema: a TOML file, the one of `fedsys federation create`. sources: a CSV or Parquet file for
     each owner, which is called after it; or 'env:NAME', where that variable holds the address of a
-    database. model: 'mlp' (64 and 32 hidden units) or 'logistic', as in a job. test: the share of
+    database. model: 'mlp' (64 and 32 hidden units), 'logistic', or a file of Keras's that ends in
+    logits ('credit.keras'), as in a job. test: the share of
     each owner's rows that is kept to evaluate on, between 0 and 1.
 
     Inputs are those of a deployed federation: scaled by the statistics of all owners' training
@@ -38,7 +39,7 @@ class Tables:
     test: float = 0.2
 
     def __post_init__(self) -> None:
-        models.check_model(self.model, models.TABULAR, "tables")
+        models.check_tabular(self.model, "tables")
         if not 0 < self.test < 1:
             raise UsageError(f"task.test: must be between 0 and 1, got {self.test}")
         if not self.sources:
@@ -60,7 +61,7 @@ class Tables:
         for owner, source in zip(owner_names(self.sources), self.sources, strict=True):
             train[owner], test[owner] = _held_out(open_source(source), schema, self.test)
         outputs = 1 if schema.objective == "binary" else len(schema.label.names)
-        model = partial(models.TABULAR[self.model], (len(schema.inputs),), outputs)
+        model = partial(models.tabular(self.model), (len(schema.inputs),), outputs)
         return task_of_sources(schema, train, model, test=test)
 
 

@@ -17,6 +17,7 @@ from fedsys.federation.jobs.folder import (
     stop_job,
     submit,
 )
+from fedsys.federation.jobs.proposal import foresee
 from fedsys.federation.jobs.request import Request
 from fedsys.strategies import FedAdam
 
@@ -83,6 +84,39 @@ def test_a_job_that_runs_is_stopped_by_its_server_and_without_one_at_once(home):
     job.say(status=DONE)
     with pytest.raises(UsageError, match="is done"):
         stop_job(job, served=False)
+
+
+def own_model(path, inputs):
+    import keras
+
+    rows = keras.Input((inputs,), name="rows")
+    x = keras.layers.Dense(3, activation="tanh", name="first")(rows)
+    keras.Model(rows, keras.layers.Dense(1, name="last")(x), name="own").save(path)
+
+
+def test_a_model_of_ones_own_lies_beside_the_request_and_is_kept_with_the_job(home, tmp_path):
+    (tmp_path / "asked").mkdir()
+    path = tmp_path / "asked" / "job.toml"
+    path.write_text('name = "one"\nmodel = "credit.keras"\n')
+    request = Request.read(path)
+    with pytest.raises(UsageError, match="there is no such model file"):
+        submit(home, request)
+    own_model(tmp_path / "asked" / "credit.keras", len(SCHEMA.inputs))
+    job = submit(home, request)
+    (tmp_path / "asked" / "credit.keras").unlink()
+    assert job.request.build(SCHEMA).name == "own"
+    proposed = foresee(home, job.request).job
+    assert [layer["kind"] for layer in proposed.architecture["layers"]].count("Dense") == 2
+    assert proposed.model().name != "", "banks build it from its table"
+
+
+def test_a_model_that_does_not_fit_the_schema_is_refused_before_anything_is_asked(home, tmp_path):
+    own_model(tmp_path / "credit.keras", len(SCHEMA.inputs) + 1)
+    request = Request(name="one", model=str(tmp_path / "credit.keras"))
+    with pytest.raises(UsageError, match=r"credit.keras: takes"):
+        foresee(home, request)
+    with pytest.raises(ValueError, match=r"unknown 'credit'; .*or a file: model.keras"):
+        Request(name="one", model="credit")
 
 
 def test_a_job_that_is_not_there_is_named(home):

@@ -15,7 +15,7 @@ from fedsys.federation.jobs.quarantine import LIMIT, round_lines
 from fedsys.federation.jobs.run import read_result
 from fedsys.strategies import Scaffold
 from fedsys.trust.keys import make_keys
-from tests.federation.banks_in_process import in_process, made_by, spoil
+from tests.federation.banks_in_process import in_process, made_by, rows, spoil
 
 
 @pytest.fixture
@@ -41,6 +41,26 @@ class Killed(BaseException):
 
 def kill(round):
     raise Killed
+
+
+# --- models of one's own --------------------------------------------------------------------------
+
+
+def test_a_job_goes_on_from_the_weights_of_its_own_model(three, tmp_path):
+    """The banks here move a tenth of the way to points of their own, whatever the loss."""
+    import keras
+
+    inputs = keras.Input((len(three.home.schema.inputs),), name="rows")
+    model = keras.Model(inputs, keras.layers.Dense(1, name="last")(inputs), name="own")
+    model.set_weights([np.full(weight.shape, 5.0) for weight in model.get_weights()])
+    model.save(tmp_path / "own.keras")
+    job = three.ask(rounds=1, model=str(tmp_path / "own.keras"))
+    three.run(job)
+    count = model.count_params()
+    points = [np.random.default_rng(client).normal(size=count) for client in range(3)]
+    mean = np.average(points, axis=0, weights=[rows(client) for client in range(3)])
+    found = np.concatenate([tensor.ravel() for tensor in read_result(job).values()])
+    np.testing.assert_allclose(found, 5 + 0.1 * (mean - 5), atol=3e-6)
 
 
 # --- stopping -------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Jobs in a federation's folder: asked for, run, resumed, and what became of them.
 
 jobs/NAME/request.toml   what was asked for
+          model.keras  a model of the coordinator's own, as it was then
           job.json       the signed job, made when it first runs
           stop         is there from when somebody stopped it until it is resumed
           banks.json     the banks that it began with, where it keeps to them; see members.py
@@ -12,7 +13,7 @@ jobs/NAME/request.toml   what was asked for
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from fedsys.errors import FedsysError, Stopped, StorageError, UsageError, neares
 from fedsys.federation.home import Home
 from fedsys.federation.jobs.request import Request
 from fedsys.storage import storing, write_atomic
+from fedsys.tasks.own_model import SUFFIX, OwnModel
 
 QUEUED, RUNNING, DONE, PAUSED, FAILED = "queued", "running", "done", "paused", "failed"
+MODEL = f"model{SUFFIX}"
 TO_RUN = (QUEUED, RUNNING)
 """A job that is running when the server starts was interrupted, and goes on."""
 
@@ -94,8 +97,9 @@ class JobFolder:
 
 def submit(home: Home, request: Request) -> JobFolder:
     """Asks for a job; the server runs it when its turn comes. Raises UsageError for a name that
-    was there before."""
+    was there before, and as `OwnModel` does."""
     job = JobFolder(home.folder / "jobs" / request.name)
+    model = OwnModel.read(Path(request.model)) if request.own_model else None
     with storing(job.folder):
         job.folder.parent.mkdir(exist_ok=True)
         try:
@@ -105,6 +109,9 @@ def submit(home: Home, request: Request) -> JobFolder:
                 f"job {request.name!r}: was asked for before: give it another name, or "
                 f"go on with it: fedsys federation resume {request.name}"
             ) from None
+    if model is not None:  # as it is now: the job may run later, and again
+        write_atomic(job.folder / MODEL, [model.data])
+        request = replace(request, model=MODEL)
     write_atomic(job.folder / "request.toml", [request.toml().encode()])
     job.say(rounds=request.rounds)
     return job

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from fedsys.experiment import WEIGHTINGS, Experiment, read_table
 from fedsys.local import Local
 from fedsys.strategies import STRATEGIES, FedAvg
 from fedsys.strategy import Strategy
+from fedsys.tasks import models
+from fedsys.tasks.own_model import SUFFIX
 from fedsys.trust.names import check_name
 
 if TYPE_CHECKING:
@@ -25,16 +27,14 @@ if TYPE_CHECKING:
 
     from fedsys.tables import Schema
 
-MODELS = ("mlp", "logistic")
-HIDDEN = (64, 32)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """An experiment with real banks.
 
     name: of the job. model: 'mlp' (64 and 32 hidden units) or 'logistic', of as many inputs as the
-    schema has. strategy, aggregator, local, weighting, rounds, seed: as in an experiment.
+    schema has; or the path of a Keras file, see `OwnModel`. strategy, aggregator, local, weighting,
+    rounds, seed: as in an experiment.
     quorum: banks whose updates a round needs; all that the federation needs if None.
     deadline: seconds that a round waits for its banks. grace: seconds that the others have once its
     quorum has answered; None is as long again as that took, and 30 at least. Not part of the job
@@ -55,8 +55,9 @@ class Request:
 
     def __post_init__(self) -> None:
         check_name(self.name, "job")
-        if self.model not in MODELS:
-            raise ValueError(f"model: unknown {self.model!r}; {nearest(self.model, MODELS)}")
+        if self.model not in models.TABULAR and not self.own_model:
+            known = nearest(self.model, models.TABULAR)
+            raise ValueError(f"model: unknown {self.model!r}; {known}, or a file: model.keras")
         if self.weighting not in WEIGHTINGS:
             raise ValueError(f"weighting must be one of {', '.join(WEIGHTINGS)}")
         at_least(1, rounds=self.rounds, quorum=self.quorum)
@@ -65,6 +66,11 @@ class Request:
         if self.quorum is not None:
             check_quorum(self.aggregator, self.quorum)
         at_least(0, grace=self.grace)
+
+    @property
+    def own_model(self) -> bool:
+        """Whether the model is in a file."""
+        return self.model.endswith(SUFFIX)
 
     @property
     def experiment(self) -> Experiment:
@@ -80,14 +86,9 @@ class Request:
         )
 
     def build(self, schema: Schema) -> keras.Model:
-        """The model, for the columns of a schema."""
-        from fedsys.tasks import models
-
+        """The model, for the columns of a schema. Raises UsageError and DataError as `OwnModel`."""
         outputs = 1 if schema.objective == "binary" else len(schema.label.names)
-        shape = (len(schema.inputs),)
-        if self.model == "logistic":
-            return models.logistic(shape, outputs)
-        return models.mlp(shape, outputs, HIDDEN)
+        return models.tabular(self.model)((len(schema.inputs),), outputs)
 
     def table(self) -> dict[str, Any]:
         """The request as a nested table of plain values."""
@@ -106,8 +107,12 @@ class Request:
 
     @classmethod
     def read(cls, path: Path) -> Request:
-        """The request in a TOML file. Raises UsageError."""
+        """The request in a TOML file, from whose folder on the path of a model is meant. Raises
+        UsageError."""
         table = read_table(path)
         if "name" not in table:
             raise UsageError(f"{path}: the job needs a name, such as: name = {path.stem!r}")
-        return cls.of(table, str(path))
+        request = cls.of(table, str(path))
+        if not request.own_model:
+            return request
+        return replace(request, model=str(path.parent / Path(request.model).expanduser()))

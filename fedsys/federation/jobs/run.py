@@ -29,7 +29,7 @@ from fedsys.federation.jobs.statistics import Statistics, preparation
 from fedsys.flower.processes.deployed_grid import DeployedGrid
 from fedsys.flower.rounds.engine import ADMITTED, GridEngine
 from fedsys.flower.rounds.mail import Waiting
-from fedsys.layout import read_weights
+from fedsys.layout import Layout, read_weights
 from fedsys.randomness import seeded_globals
 from fedsys.records import told as record_of
 from fedsys.rounds import PATIENCE, Round, State, begin, run_rounds
@@ -193,7 +193,10 @@ def assemble(
         write_atomic(path, [signed])
         home.audit.record(Event.JOB_SIGNED, job=job.digest, key=_key(home))
     with seeded_globals(job.terms.seed):
-        weights = read_weights(job.model())
+        model = request.build(home.schema)
+    if Layout.of(model) != job.layout:
+        raise StorageError(f"{folder.folder}: its model is not the job's any more: ask for it anew")
+    weights = read_weights(model)
     return Assembled(job, signed, made, weights)
 
 

@@ -220,9 +220,10 @@ class Federation:
 
 
 def ended(job: JobFolder) -> str:
-    """Waits for a job's end, and says how it ended."""
-    until(lambda: job.status.status not in TO_RUN, f"the end of {job.name}")
-    return job.status.status
+    """Waits for a job's end, round after round, and says how it ended."""
+    while (said := job.status).status in TO_RUN:
+        until(lambda said=said: job.status != said, f"{job.name} after round {said.round}")
+    return said.status
 
 
 def resumed(job: JobFolder) -> str:
