@@ -41,14 +41,14 @@ def describe(job: Job, settled: bool = True) -> str:
     inputs = job.architecture["inputs"]
     rows = " and ".join(f"{list(one['shape'])} {one['dtype']}" for one in inputs)
     local = terms.local
-    cohort = "every bank" if terms.cohort is None else f"{terms.cohort} banks, drawn anew,"
-    amount = f"{local.steps} steps" if local.steps else f"{local.epochs} passes over its rows"
-    batch = f"batches of {local.batch} rows" if local.batch else "all rows in one batch"
+    cohort = "every bank" if terms.cohort is None else f"{_many(terms.cohort, 'bank')}, drawn anew,"
+    amount = _many(local.steps, "step") if local.steps else f"{_passes(local.epochs)} over its rows"
+    batch = f"batches of {_many(local.batch, 'row')}" if local.batch else "all rows in one batch"
     clip = f", gradients clipped at {local.clip:g}" if local.clip else ""
     other = f" and as many of its own corrections ({vectors} vectors)" if vectors > 1 else ""
     by_rows = terms.weighting == "examples"
     weight = "the number of rows it trains on" if by_rows else "one, whatever it has"
-    rhythm = f"every {terms.evaluate} rounds" if terms.evaluate else "after the last round"
+    rhythm = f"every {_many(terms.evaluate, 'round')}" if terms.evaluate else "after the last round"
     return "\n".join(
         [
             f"Job{f' {job.id}' if settled else ''}: {terms.name}, of federation {terms.federation}",
@@ -56,16 +56,16 @@ def describe(job: Job, settled: bool = True) -> str:
             f"  runs         fedsys {terms.code} as installed here; no code comes with the job",
             "",
             "What is computed",
-            f"  strategy     {STRATEGIES.short(terms.strategy)}, {terms.rounds} rounds, "
-            f"seed {terms.seed}",
+            f"  strategy     {STRATEGIES.short(terms.strategy)}, "
+            f"{_many(terms.rounds, 'round')}, seed {terms.seed}",
             f"  aggregator   {_aggregation(terms.aggregator)}",
             f"  a round      {cohort} within {_seconds(terms.deadline)}; at least "
-            f"{terms.quorum} good updates, or the model does not move",
+            f"{_many(terms.quorum, 'good update')}, or the model does not move",
             f"  at a bank    {amount}, {batch}, {OPTIMIZERS.short(local.optimizer)} at rate "
             f"{local.rate:g}{clip}",
             f"  learns       {_OBJECTIVES.get(terms.objective, terms.objective)}",
             f"  model        {size.parameters:,} numbers ({layout.dtype.name}) in "
-            f"{len(size.kinds)} layers: {kinds}",
+            f"{_many(len(size.kinds), 'layer')}: {kinds}",
             f"  reads        rows of {rows}, prepared as agreed",
             f"  columns      schema {terms.schema[:16]}, preparation "
             f"{terms.preparation[:16] if settled else 'not settled'}",
@@ -96,6 +96,14 @@ def _aggregation(aggregator: Aggregator) -> str:
         Sees.ALL: f"of at least {aggregator.needs} updates, whatever their weight",
     }
     return f"{named(aggregator)}, {how[aggregator.sees]}"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _passes(epochs: int) -> str:
+    return "1 pass" if epochs == 1 else f"{epochs} passes"
 
 
 def _bytes(count: int) -> str:

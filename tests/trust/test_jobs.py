@@ -302,7 +302,7 @@ def test_an_officer_reads_what_is_computed_and_what_leaves():
     for part in (
         job().digest, "fedsys " + version(), "fedprox:rate=1,mu=0.1, 20 rounds, seed 7",
         "every bank within 10 minutes; at least 2 good updates", "2 passes over its rows",
-        "batches of 64 rows", "at rate 0.05", "logistic loss", "24 numbers (float32) in 1 layers",
+        "batches of 64 rows", "at rate 0.05", "logistic loss", "24 numbers (float32) in 1 layer:",
         "moved: 96 bytes", "1.9 kB up", "the number of rows it trains on", "every 5 rounds",
         "rows, labels, names and identifiers", "no secure sum hides it",
     ):  # fmt: skip
@@ -315,6 +315,7 @@ def test_what_is_said_to_leave_follows_the_job():
     assert "its own corrections (2 vectors): 192 bytes" in text
     assert "one, whatever it has" in text and "3 banks, drawn anew," in text
     assert "5 steps" in describe(job(local=Local(steps=5)))
+    assert "1 pass over its rows" in describe(job(local=Local(epochs=1)))
 
 
 def test_differences_are_named_one_by_one():

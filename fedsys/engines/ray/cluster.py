@@ -177,7 +177,7 @@ def _line(error: BaseException) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:300]
 
 
-def local_files(folder: str) -> int:
+def shared_memory_left(folder: str) -> int:
     """Bytes free for the shared memory of a Ray on this machine."""
     place = "/dev/shm" if os.path.isdir("/dev/shm") else folder
     stat = os.statvfs(place)

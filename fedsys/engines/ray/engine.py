@@ -15,7 +15,7 @@ from fedsys.aggregator import Sees
 from fedsys.arithmetic import multiply_accumulates
 from fedsys.engine import Aggregate, Cohorts, Work
 from fedsys.engines.in_process import XLA
-from fedsys.engines.ray.cluster import local_files
+from fedsys.engines.ray.cluster import shared_memory_left
 from fedsys.engines.ray.messages import Connected, Held, Job, Opening, Ready, Recruits, Summed
 from fedsys.engines.ray.parcels import Recipe, packed_state, reader_of
 from fedsys.engines.ray.process import Foreman
@@ -186,4 +186,4 @@ def _store(setting: Setting, folder: str, workers: int) -> int:
     vectors = setting.cohort if one_by_one else 0
     needed = STORE + (train.inputs.nbytes + train.labels.nbytes) * 5 // 4
     needed += vector * (4 * workers + 8 + 2 * vectors)
-    return max(STORE // 2, min(needed, int(0.8 * local_files(folder))))
+    return max(STORE // 2, min(needed, int(0.8 * shared_memory_left(folder))))
