@@ -44,7 +44,7 @@ MIDDLEWARES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("flwr.supercore.routers.runtime.tracing", "RuntimeTracingMiddleware", _TRACED),
 )
 """Middlewares of Flower's server, and the paths with which they do anything. Each takes every
-request through a task and a stream of its own, which is most of what a small one costs."""
+request through a task and a stream of its own, and the server has one core for all banks."""
 
 
 class Headers:
