@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -38,7 +39,8 @@ class BankView:
 class JobView:
     """A job. waits: banks that want to see it first. refused: banks that said no. job: its short
     form; asked: that of what they have to approve, which may be the request for statistics.
-    quarantined: bank -> why its last update was refused, of those that are not asked any more."""
+    quarantined: bank -> why its last update was refused, of those that are not asked any more.
+    part: bank -> (rounds that it had a part in, rounds that it was asked for)."""
 
     name: str
     status: str
@@ -50,6 +52,7 @@ class JobView:
     refused: tuple[str, ...] = ()
     asked: str = ""
     quarantined: dict[str, str] = field(default_factory=dict)
+    part: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,7 @@ def job_view(home: Home, job: JobFolder) -> JobView:
     statistics = statistics_request(home).digest
     refused = {*refused_at(home, whom, asked), *refused_at(home, whom, statistics)}
     whom = [bank for bank in whom if bank.name not in refused]
+    lines = round_lines(job.metrics)
     return JobView(
         job.name,
         said.status,
@@ -143,8 +147,16 @@ def job_view(home: Home, job: JobFolder) -> JobView:
         () if said.round else tuple(open_at(home, whom, asked)),
         tuple(sorted(refused)),
         asked[:12],
-        quarantine(round_lines(job.metrics), said.forgiven).banks,
+        quarantine(lines, said.forgiven).banks,
+        _part(lines),
     )
+
+
+def _part(lines: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
+    """See `JobView.part`. lines: of the job's rounds."""
+    made = Counter(bank for line in lines for bank in line["banks"])
+    missed = Counter(bank for line in lines for bank in line["missing"])
+    return {bank: (made[bank], made[bank] + missed[bank]) for bank in sorted(made | missed)}
 
 
 def _asked(home: Home, said: Status, banks: list[Bank]) -> tuple[str, list[Bank]]:
@@ -210,6 +222,11 @@ def about(job: JobView) -> str:
         what = "job" if job.job else "statistics"
         said.append(f"waits for approval of {what} {job.asked} at {', '.join(job.waits)}")
     said += [f"quarantined: {bank} ({why})" for bank, why in job.quarantined.items()]
+    said += [
+        f"{bank} missed {asked - made} of {asked} rounds"
+        for bank, (made, asked) in job.part.items()
+        if made < asked
+    ]
     return "; ".join(said)
 
 

@@ -87,7 +87,8 @@ def a_job(home, name="first", **said):
 
 def line(round, **changes):
     table = {"round": round, "admitted": 2, "refused": 1, "moved": True, "train_loss": 0.5,
-             "seconds": 1.0, "missing": {"bank-c": "late"}, **changes}  # fmt: skip
+             "seconds": 1.0, "banks": ["bank-a", "bank-b"], "missing": {"bank-c": "late"},
+             **changes}  # fmt: skip
     return json.dumps(table) + "\n"
 
 
