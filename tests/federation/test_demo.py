@@ -67,7 +67,7 @@ def test_four_hospitals_learn_together_and_it_says_what_came_of_it(tmp_path):
         pytest.skip("the heart disease data does not lie beside the checkout")
     options = ("--data", HEART, "--rounds", 2, "--json", "--keep", "kept")
     with demo(tmp_path, "heart", *options) as process:
-        heard(process, "round 1/2: 4 of 4 banks")
+        heard(process, "round 1/2: 4 of 4 hospitals")
         below = children(process.pid)
         out, err = process.communicate(timeout=WAIT)
     assert process.returncode == 0, err

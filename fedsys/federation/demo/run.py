@@ -117,6 +117,10 @@ def _last_word(name: str, log: str) -> FedsysError | None:
 
 def run_demo(demo: Demo, folder: Path, data: str | None, told: Callable[[str], None]) -> Outcome:
     """Runs a demonstration in a folder, and ends every process that it started."""
+
+    def told_of_owners(line: str) -> None:  # the server calls each owner of rows a bank
+        told(line.replace("banks", f"{demo.owner}s"))
+
     begun = time.monotonic()
     made = set_up(demo, folder, data)
     counts = ", ".join(f"{count:,}" for count in made.rows.values())
@@ -125,7 +129,7 @@ def run_demo(demo: Demo, folder: Path, data: str | None, told: Callable[[str], N
     sources = {name: bank.source() for name, bank in made.banks.items()}
     with running(made, told) as processes:
         job = submit(made.home, demo.request)
-        look = partial(_Following(made, job, told).look, processes)
+        look = partial(_Following(made, job, told_of_owners).look, processes)
         # Beside the federation's work: what each owner comes to alone, and all rows together.
         folder = folder / "simulated"
         labels, scores = simulated(demo.schema, demo.request, sources, test, folder, look)
