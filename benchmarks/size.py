@@ -150,10 +150,10 @@ def be_bank(number: int, size: float, address: str, secret: Path) -> None:
     """Answers the coordinator's instructions until this process is ended."""
     from flwr.app import RecordDict
 
+    from fedsys.child import end_with_parent
     from fedsys.flower.processes.answering import serve as serve_node
     from fedsys.flower.rounds.client import Member, answer
     from fedsys.strategies import FedAvg
-    from fedsys.supervision import end_with_parent
 
     end_with_parent()
     layout = layout_of(size)

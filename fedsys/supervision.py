@@ -16,7 +16,6 @@ so Ctrl-C in a terminal reaches the parent alone, which then ends its children i
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from typing import IO, Self
 
 from fedsys.errors import EngineError, FedsysError
 from fedsys.sessions import end_session
-from fedsys.storage import storing, write_atomic
+from fedsys.storage import storing
 
 TERM_SECONDS = 3.0
 """What a child gets to end by itself, after it was asked to and before it is killed."""
@@ -232,20 +231,6 @@ class Supervised:
         )
 
 
-def say(line: str) -> None:
-    """Prints a line with the time, for a child's log. A full disk is no reason to end."""
-    with suppress(OSError):
-        print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), line, flush=True)
-
-
-def said(log: str) -> list[str]:
-    """What `say` printed, without the times, out of a log in which libraries print, too."""
-    return [line[21:] for line in log.split("\n")[:-1] if _SAID.match(line)]
-
-
-_SAID = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ")
-
-
 def _stop(process: subprocess.Popen[bytes], grace: float) -> None:
     """Ends a child that is kept alive: asks, waits, kills. Not with its session, as `end` does: the
     watcher waits for it beside this, so its number may be another's by now. What such children
@@ -352,51 +337,3 @@ def log_tail(path: Path) -> str:
             return file.read().decode("utf-8", "replace")
     except OSError:
         return ""
-
-
-def end_with_parent(then: Callable[[], object] | None = None) -> None:
-    """Called by a child as its first act: ends it when its parent is gone.
-
-    Its standard input is a pipe into which nobody writes: reading it ends when the parent does.
-    then: what ends it, if not a SIGTERM and, some seconds later, a SIGKILL.
-    """
-
-    def watch() -> None:
-        with suppress(OSError):
-            while os.read(0, 1):
-                pass
-        (then or _end_soon)()
-
-    threading.Thread(target=watch, name="parent's pipe", daemon=True).start()
-
-
-def be_child(work: Callable[[Callable[[], None]], None], ready: Path) -> None:
-    """Is all of a child's main program: ends with its parent, and a mistake is a line in its log
-    and an exit code.
-
-    work: is given what says that the child is ready, which a file tells its parent.
-    """
-    end_with_parent()
-    interrupted_by_term()
-    try:
-        work(lambda: write_atomic(ready, [str(os.getpid()).encode()]))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except FedsysError as error:
-        say(f"fedsys: {error}")
-        sys.exit(error.code)
-
-
-def interrupted_by_term() -> None:
-    """A SIGTERM is a Ctrl-C from now on, so that what is left behind is the same: nothing."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-
-
-def _end_soon() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(TERM_SECONDS)
-    os.kill(os.getpid(), signal.SIGKILL)

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from fedsys.child import said, say
 from fedsys.errors import EngineError, IdentityError, NetworkError
-from fedsys.supervision import Supervised, end, exit_code, how_it_ended, said, say, start
+from fedsys.supervision import Supervised, end, exit_code, how_it_ended, start
 
 CHILD = """
 import sys, time
 from pathlib import Path
-from fedsys.supervision import end_with_parent
+from fedsys.child import end_with_parent
 end_with_parent()
 Path(sys.argv[1]).write_text(str(__import__("os").getpid()))
 time.sleep(600)
@@ -195,7 +196,7 @@ def test_what_a_child_has_started_ends_with_it(tmp_path):
 ASKED = """
 import os, sys, time
 from pathlib import Path
-from fedsys.supervision import end_with_parent
+from fedsys.child import end_with_parent
 def last():
     Path(sys.argv[1]).touch()
     os._exit(0)

@@ -14,10 +14,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from fedsys.child import be_child, say
 from fedsys.clients.bank.home import BankHome
 from fedsys.flower.processes import supernode
 from fedsys.flower.processes.superlink import free_port, variables
-from fedsys.supervision import Supervised, be_child, say
+from fedsys.supervision import Supervised
 
 LOOK_SECONDS = 0.5
 

@@ -15,10 +15,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from fedsys.child import end_with_parent, say
 from fedsys.clients.bank.home import EXECUTOR, BankHome
 from fedsys.errors import EngineError
 from fedsys.storage import write_atomic
-from fedsys.supervision import end_with_parent, say
 
 
 def main(arguments: list[str]) -> None:

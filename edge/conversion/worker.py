@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 
 from fedsys import errors
+from fedsys.child import end_with_parent
 from fedsys.errors import ExportError, FedsysError
-from fedsys.supervision import end, end_with_parent, exit_code, how_it_ended, same_modules, start
+from fedsys.supervision import end, exit_code, how_it_ended, same_modules, start
 
 CALL, ANSWER, NOISE = "call.json", "answer.json", "noise.txt"
 QUIET = {

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from fedsys.child import be_child, say
 from fedsys.errors import FedsysError, QuorumError, Stopped, StorageError
 from fedsys.federation.banks import Bank, Banks
 from fedsys.federation.home import Home
@@ -18,7 +19,6 @@ from fedsys.federation.jobs.folder import FAILED, PAUSED, JobFolder, next_job
 from fedsys.flower import compat_nodes
 from fedsys.flower.processes import superlink
 from fedsys.flower.processes.deployed_grid import Access, DeployedGrid, admit_nodes
-from fedsys.supervision import be_child, say
 from fedsys.trust.events import Event, code_of
 
 IDLE_SECONDS = 0.2

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
+from fedsys.child import end_with_parent
 from fedsys.flower.processes.answering import serve
-from fedsys.supervision import end_with_parent
 
 
 def answer(content: RecordDict) -> RecordDict:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from fedsys.child import end_with_parent
 from fedsys.engine import merged
 from fedsys.engines.ray import cluster
 from fedsys.engines.ray.messages import (
@@ -34,7 +35,6 @@ from fedsys.engines.ray.messages import (
 )
 from fedsys.errors import EngineError, FedsysError
 from fedsys.sessions import end_session, listed, look
-from fedsys.supervision import end_with_parent
 
 FAREWELL = 3.0
 """Seconds that leaving a cluster may take."""

@@ -78,8 +78,8 @@ def _shown(
     demo: Demo, data: str | None, rounds: int, keep: Path | None, as_json: bool, quiet: bool
 ) -> int:
     """Runs a demonstration, and prints what came of it."""
+    from fedsys.child import interrupted_by_term
     from fedsys.federation.demo.run import run_demo
-    from fedsys.supervision import interrupted_by_term
 
     interrupted_by_term()
     demo = replace(demo, request=replace(demo.request, rounds=rounds))

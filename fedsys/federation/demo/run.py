@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from fedsys.child import said
 from fedsys.clients.bank.home import ALWAYS, BankHome
 from fedsys.clients.bank.home import Facts as BankFacts
 from fedsys.errors import EngineError, FedsysError
@@ -24,7 +25,7 @@ from fedsys.federation.demo.shown import Demo, write_rows
 from fedsys.federation.home import Facts, Home
 from fedsys.federation.jobs.folder import DONE, TO_RUN, JobFolder, submit
 from fedsys.flower.processes.superlink import LOOPBACK, free_port
-from fedsys.supervision import Supervised, log_tail, said
+from fedsys.supervision import Supervised, log_tail
 from fedsys.tables import open_source
 
 LOOK_SECONDS = 0.1

@@ -20,9 +20,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedsys.child import end_with_parent, say
 from fedsys.flower.processes.memory import give_back
 from fedsys.storage import write_atomic
-from fedsys.supervision import end_with_parent, say
 
 FIRST, GROWTH, LONGEST = 0.02, 1.1, 0.5
 """Seconds between two times that a node asks for messages: short at first, as in a round, then

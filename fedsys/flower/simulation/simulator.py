@@ -24,12 +24,12 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from fedsys.child import end_with_parent
 from fedsys.errors import EngineError, FedsysError
 from fedsys.flower.rounds.engine import GridEngine
 from fedsys.flower.rounds.mail import Lost
 from fedsys.flower.simulation.actor import TROUBLE, virtual_app
 from fedsys.sessions import end_session
-from fedsys.supervision import end_with_parent
 
 LAST_SECONDS = 5.0
 """How long Ray may take to end by itself."""
