@@ -24,6 +24,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell's background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PATIENCE = 120.0  # seconds that anything here may take on a slow machine
+FEDSYS = (sys.executable, "-c", "from fedsys.cli import main; main()")
 TIMED = ("seconds", "evaluation_seconds")
 
 LONG = ("test_notebooks.py", "/federation/", "/engines/", "/flower/", "test_benchmarks.py")

@@ -65,8 +65,8 @@ def join(
 
 def main(arguments: list[str]) -> None:
     """Takes part as a child of another process, which is told by a file when the bank is in."""
-    folder, at_work = map(Path, arguments)
-    be_child(lambda ready: join(BankHome.open(folder), say, ready), at_work)
+    folder, ready = map(Path, arguments)
+    be_child(lambda is_ready: join(BankHome.open(folder), say, is_ready), ready)
 
 
 if __name__ == "__main__":

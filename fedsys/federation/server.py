@@ -18,7 +18,8 @@ from fedsys.federation.home import Home
 from fedsys.federation.jobs.folder import FAILED, PAUSED, JobFolder, next_job
 from fedsys.flower import compat_nodes
 from fedsys.flower.processes import superlink
-from fedsys.flower.processes.deployed_grid import Access, DeployedGrid, admit_nodes
+from fedsys.flower.processes.access import Access, admit_nodes
+from fedsys.flower.processes.deployed_grid import DeployedGrid
 from fedsys.trust.events import Event, code_of
 
 IDLE_SECONDS = 0.2
@@ -47,7 +48,7 @@ def serve(
         def check(coming: int) -> None:
             superlink.check_room(server, coming)
             if job is not None:
-                job.go_on()
+                job.raise_if_stopped()
 
         with DeployedGrid(access, told, lambda: process.starts, note, check) as grid:
             told(f"{home.facts.name}: waiting for banks at {home.facts.address}")
@@ -126,8 +127,8 @@ def main(arguments: list[str]) -> None:
     """Serves as a child of another process, which is told by a file when banks can connect."""
     from fedsys.federation.enrolment.door import OpenHome
 
-    folder, at_work = map(Path, arguments)
-    be_child(lambda ready: serve(OpenHome.open(folder), say, ready), at_work)
+    folder, ready = map(Path, arguments)
+    be_child(lambda is_ready: serve(OpenHome.open(folder), say, is_ready), ready)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fedsys.errors import DataError, UsageError
 
@@ -70,6 +72,8 @@ class OwnModel:
         return model
 
     def _check(self, model: keras.Model, shape: tuple[int, ...], outputs: int) -> None:
+        if not model.built or getattr(model, "inputs", None) is None:
+            raise UsageError(f"{self.name}: has no inputs yet: begin it with keras.Input({shape})")
         takes, gives = _shapes(model.inputs), _shapes(model.outputs)
         if takes != [shape]:
             raise UsageError(
@@ -80,12 +84,25 @@ class OwnModel:
                 f"{self.name}: gives {_said(gives)}, and {_said([(outputs,)])} is needed here: a "
                 "logit for each class, or one for a yes or no"
             )
-        last = model.outputs[0]._keras_history.operation
+        dtype = model.inputs[0].dtype
+        if dtype != "float32":
+            raise UsageError(f"{self.name}: reads {dtype}, and the rows here are float32")
+        if not all(np.isfinite(weight).all() for weight in model.get_weights()):
+            raise DataError(f"{self.name}: holds weights that are NaN or infinite")
+        last = _last(model)
         name = getattr(getattr(last, "activation", last), "__name__", type(last).__name__).lower()
         if name in ACTIVATIONS:
             raise UsageError(
                 f"{self.name}: ends in {name}: leave it out, as the loss is computed from logits"
             )
+
+
+def _last(model: keras.Model) -> Any:
+    """What gives a model's first output, in a model within the model, too."""
+    import keras
+
+    last = model.outputs[0]._keras_history.operation
+    return _last(last) if isinstance(last, keras.Model) else last
 
 
 def _shapes(tensors: list[keras.KerasTensor]) -> list[tuple[int | None, ...]]:

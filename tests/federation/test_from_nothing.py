@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +21,10 @@ from fedsys.flower.processes.superlink import free_port
 from fedsys.tables import write_schema
 from fedsys.trust.events import Event
 from fedsys.trust.verification import entries_of
-from tests.conftest import PATIENCE, until
+from tests.conftest import FEDSYS, PATIENCE, until
 from tests.federation.doors import SCHEMA
 from tests.flower.deployed import alive, children
 
-FEDSYS = (sys.executable, "-c", "from fedsys.cli import main; main()")
 JOB = """
 name = "first"
 model = "logistic"

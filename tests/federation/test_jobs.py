@@ -64,11 +64,11 @@ def test_a_job_whose_turn_has_not_come_is_stopped_at_once(home):
     assert (job.status.status, job.status.code) == (PAUSED, 130)
     assert next_job(home) is None
     with pytest.raises(Stopped, match="fedsys federation resume one goes on with it"):
-        job.go_on()
+        job.raise_if_stopped()
     with pytest.raises(UsageError, match="is paused: there is nothing to stop"):
         stop_job(job, served=True)
     resume_job(job)
-    job.go_on()
+    job.raise_if_stopped()
     assert next_job(home).name == "one"
 
 
@@ -78,7 +78,7 @@ def test_a_job_that_runs_is_stopped_by_its_server_and_without_one_at_once(home):
     stop_job(job, served=True)
     assert job.status.status == RUNNING
     with pytest.raises(Stopped):
-        job.go_on()
+        job.raise_if_stopped()
     stop_job(job, served=False)
     assert (job.status.status, job.status.round) == (PAUSED, 3)
     job.say(status=DONE)

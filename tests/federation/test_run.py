@@ -122,7 +122,7 @@ def test_a_bank_that_is_refused_three_times_in_a_row_is_not_asked_again(three):
     view = overview(three.home)
     assert view.jobs[0].quarantined == {"bank-c": reason}
     assert "quarantined: bank-c (not finite); bank-c missed 3 of 3 rounds" in text(view)
-    assert view.jobs[0].part == {"bank-a": (6, 6), "bank-b": (6, 6), "bank-c": (0, 3)}
+    assert view.jobs[0].participation == {"bank-a": (6, 6), "bank-b": (6, 6), "bank-c": (0, 3)}
     three.grid.faults = {}
     again = three.ask("second", rounds=1)
     three.run(again)

@@ -18,7 +18,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fedsys.flower import compat_nodes
 from fedsys.flower.processes import binding, supernode
-from fedsys.flower.processes.deployed_grid import Access, DeployedGrid, admit_nodes
+from fedsys.flower.processes.access import Access, admit_nodes
+from fedsys.flower.processes.deployed_grid import DeployedGrid
 from fedsys.flower.processes.superlink import SuperLink, free_port, supervised
 from fedsys.flower.processes.supernode import SuperNode
 from fedsys.supervision import Supervised

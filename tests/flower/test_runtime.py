@@ -19,7 +19,8 @@ from flwr.proto.node_pb2 import Node
 from flwr.supercore.runtime import RuntimeHttpClient
 
 from fedsys.flower import compat, compat_grid, compat_nodes
-from fedsys.flower.processes.deployed_grid import DeployedGrid, admit_nodes
+from fedsys.flower.processes.access import admit_nodes
+from fedsys.flower.processes.deployed_grid import DeployedGrid
 from fedsys.flower.rounds.mail import Waiting, exchange
 from fedsys.trust.keys import make_keys
 from tests.flower.deployed import Deployed, message, until

@@ -19,7 +19,7 @@ from flwr.proto.fleet_pb2 import ActivateNodeRequest
 
 from fedsys.errors import NetworkError
 from fedsys.flower import compat_grid
-from fedsys.flower.processes.deployed_grid import Access, admit_nodes
+from fedsys.flower.processes.access import Access, admit_nodes
 from fedsys.flower.processes.superlink import answers, supervised
 from fedsys.trust.keys import make_keys
 from tests.flower.deployed import alive, recorded, sent_again, superlink, until

@@ -40,7 +40,7 @@ class JobView:
     """A job. waits: banks that want to see it first. refused: banks that said no. job: its short
     form; asked: that of what they have to approve, which may be the request for statistics.
     quarantined: bank -> why its last update was refused, of those that are not asked any more.
-    part: bank -> (rounds that it had a part in, rounds that it was asked for)."""
+    participation: bank -> (rounds that it had a part in, rounds that it was asked for)."""
 
     name: str
     status: str
@@ -52,7 +52,7 @@ class JobView:
     refused: tuple[str, ...] = ()
     asked: str = ""
     quarantined: dict[str, str] = field(default_factory=dict)
-    part: dict[str, tuple[int, int]] = field(default_factory=dict)
+    participation: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def bank_views(home: Home, nodes: dict[bytes, bool] | None = None) -> list[BankV
 def _nodes(home: Home) -> dict[bytes, bool] | None:
     """Node's public key -> whether it is connected; None where the server does not answer."""
     from fedsys.flower import compat_grid, compat_nodes
-    from fedsys.flower.processes.deployed_grid import Access
+    from fedsys.flower.processes.access import Access
 
     try:
         with Access.of(home.server()).control() as control:
@@ -148,12 +148,12 @@ def job_view(home: Home, job: JobFolder) -> JobView:
         tuple(sorted(refused)),
         asked[:12],
         quarantine(lines, said.forgiven).banks,
-        _part(lines),
+        _participation(lines),
     )
 
 
-def _part(lines: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
-    """See `JobView.part`. lines: of the job's rounds."""
+def _participation(lines: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
+    """See `JobView.participation`. lines: of the job's rounds."""
     made = Counter(bank for line in lines for bank in line["banks"])
     missed = Counter(bank for line in lines for bank in line["missing"])
     return {bank: (made[bank], made[bank] + missed[bank]) for bank in sorted(made | missed)}
@@ -224,7 +224,7 @@ def about(job: JobView) -> str:
     said += [f"quarantined: {bank} ({why})" for bank, why in job.quarantined.items()]
     said += [
         f"{bank} missed {asked - made} of {asked} rounds"
-        for bank, (made, asked) in job.part.items()
+        for bank, (made, asked) in job.participation.items()
         if made < asked
     ]
     return "; ".join(said)

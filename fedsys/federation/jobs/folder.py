@@ -82,13 +82,18 @@ class JobFolder:
         write_atomic(self.folder / "status.json", [json.dumps(table).encode()])
 
     @property
-    def stop(self) -> Path:
+    def stop_file(self) -> Path:
         return self.folder / "stop"
 
-    def go_on(self) -> None:
+    @property
+    def stopped(self) -> Stopped:
+        """What is said of a job that somebody stopped."""
+        return Stopped(f"stopped: fedsys federation resume {self.name} goes on with it")
+
+    def raise_if_stopped(self) -> None:
         """Raises Stopped where somebody stopped the job."""
-        if self.stop.exists():
-            raise Stopped(f"stopped: fedsys federation resume {self.name} goes on with it")
+        if self.stop_file.exists():
+            raise self.stopped
 
     def failed(self, error: FedsysError, status: str = FAILED) -> None:
         """Writes down why the job ended."""
@@ -123,8 +128,8 @@ def resume_job(job: JobFolder) -> None:
     known = job.status
     if known.status not in (PAUSED, FAILED):
         raise UsageError(f"job {job.name!r}: is {known.status}: there is nothing to resume")
-    with storing(job.stop):
-        job.stop.unlink(missing_ok=True)
+    with storing(job.stop_file):
+        job.stop_file.unlink(missing_ok=True)
     job.say(status=QUEUED, error="", code=0, forgiven=known.round)
 
 
@@ -138,12 +143,9 @@ def stop_job(job: JobFolder, served: bool) -> None:
     known = job.status
     if known.status not in TO_RUN:
         raise UsageError(f"job {job.name!r}: is {known.status}: there is nothing to stop")
-    write_atomic(job.stop, [])
+    write_atomic(job.stop_file, [])
     if not served or known.status == QUEUED:
-        try:
-            job.go_on()
-        except Stopped as error:
-            job.failed(error, PAUSED)
+        job.failed(job.stopped, PAUSED)
 
 
 def all_jobs(home: Home) -> list[JobFolder]:

@@ -73,7 +73,7 @@ def run_job(
     then is on the disk, and running the job again goes on from there.
     """
     request = folder.request
-    folder.go_on()
+    folder.raise_if_stopped()
     folder.say(status=RUNNING, error="", code=0)
     banks, nodes = current()
     statistics = Statistics(home, told)
@@ -83,14 +83,14 @@ def run_job(
         grid.node_of(nodes),
         needed=max(home.facts.banks, request.quorum or 0),
         waiting=Waiting(deadline=request.deadline, grace=request.grace),
-        look=folder.go_on,
+        look=folder.raise_if_stopped,
     )
     assembled = assemble(home, folder, request, summaries)
     job = assembled.job
     folder.say(job=job.digest)
     roster = Roster(home, folder, job, statistics, grid, current, told)
     taking_part = roster.begin()
-    await_approvals(home, job, taking_part, told, look=folder.go_on)
+    await_approvals(home, job, taking_part, told, look=folder.raise_if_stopped)
     state, checkpoints = _found(folder, assembled, told)
     run_id = job.digest[:16]
     received = Received(home.audit, run_id, roster.names)
@@ -102,7 +102,7 @@ def run_job(
     hear = _hearing(roster.names, told)
     abandoned, away = 0, frozenset[int]()
     while state.round < job.terms.rounds:
-        folder.go_on()
+        folder.raise_if_stopped()
         members = roster.look(state.round + 1, kept_out.banks)
         engine = _engine(assembled, request, members, grid, away, hear, received)
         after, happened = _round(job, members, state, engine)

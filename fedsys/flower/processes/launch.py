@@ -26,7 +26,7 @@ from fedsys.storage import write_atomic
 
 FIRST, GROWTH, LONGEST = 0.02, 1.1, 0.5
 """Seconds between two times that a node asks for messages: short at first, as in a round, then
-longer and longer. What the server took to answer counts: see bell.py."""
+longer and longer. What the server took to answer counts: see long_poll.py."""
 REPLY_FIRST, REPLY_GROWTH, REPLY_LONGEST = 0.005, 1.2, 0.1
 """The same while the node waits for its app on the same machine."""
 
@@ -79,9 +79,9 @@ def be_superlink(arguments: Sequence[str], guard: Callable[..., Any], **options:
     give_back()
     from fedsys.flower import compat_nodes
     from fedsys.flower.processes.asgi import App
-    from fedsys.flower.processes.bell import Bell
     from fedsys.flower.processes.binding import Seen
     from fedsys.flower.processes.database import small_caches
+    from fedsys.flower.processes.long_poll import LongPoll
     from fedsys.flower.processes.quota import Quota
     from fedsys.flower.processes.slots import Slots
 
@@ -89,7 +89,7 @@ def be_superlink(arguments: Sequence[str], guard: Callable[..., Any], **options:
     kept = {"secret": Path(secret).read_text("ascii").strip(), "seen": Seen(Path(seen)), **options}
 
     def guarded(app: App) -> Any:
-        return guard(Bell(Quota(Slots(app))), **kept)
+        return guard(LongPoll(Quota(Slots(app))), **kept)
 
     small_caches()
     compat_nodes.run_superlink(rest, guarded)

@@ -1,6 +1,5 @@
 """A federation that was made by its command, for what is typed there afterwards."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ from fedsys.trust.signing import sign
 from tests.conftest import Cli
 from tests.federation.doors import SCHEMA, invited, open_door
 
-FEDSYS = (sys.executable, "-c", "from fedsys.cli import main; main()")
 JOB = """
 name = "first"
 model = "logistic"

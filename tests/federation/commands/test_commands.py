@@ -16,8 +16,8 @@ from fedsys.federation.serving import alone, holder
 from fedsys.trust.events import Event
 from fedsys.trust.tokens import read_token
 from fedsys.trust.verification import entries_of
-from tests.conftest import Cli
-from tests.federation.commands.conftest import FEDSYS, banks, enrolled, stands
+from tests.conftest import FEDSYS, Cli
+from tests.federation.commands.conftest import banks, enrolled, stands
 from tests.federation.doors import invited
 
 # --- create and invite ---------------------------------------------------------------------------

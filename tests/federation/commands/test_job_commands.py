@@ -12,8 +12,8 @@ pytest.importorskip("flwr", reason="Flower is not installed")
 
 from fedsys.federation.jobs.folder import DONE, FAILED, PAUSED, RUNNING, find_job, submit
 from fedsys.federation.jobs.request import Request
-from tests.conftest import PATIENCE, Cli
-from tests.federation.commands.conftest import FEDSYS, JOB, enrolled, stands
+from tests.conftest import FEDSYS, PATIENCE, Cli
+from tests.federation.commands.conftest import JOB, enrolled, stands
 from tests.federation.doors import invited
 
 

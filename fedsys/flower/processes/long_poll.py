@@ -1,4 +1,4 @@
-"""A node that asks for messages is answered when there is one, and not before.
+"""Long polling: a node that asks for messages is answered when there is one, and not before.
 
 Flower's nodes ask again and again. Each time is a signature to check and a look into the database,
 so many nodes that ask often slow down the round that they wait for, and nodes that ask seldom begin
@@ -31,14 +31,14 @@ SECONDS = 1.0
 
 
 @dataclass
-class _Post:
-    """Of one node. left: how many messages it may find, at most. came: rings when one more does."""
+class _Mailbox:
+    """Of one node. left: how many messages it may find, at most. came: set when one more does."""
 
     left: int = 1
     came: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Bell:
+class LongPoll:
     """An ASGI middleware; stands behind the guard, which knows who asks. seconds: see `SECONDS`.
 
     A node's first question is not held up: what lies there is from before this server was started.
@@ -46,7 +46,7 @@ class Bell:
 
     def __init__(self, app: App, seconds: float = SECONDS) -> None:
         self._app, self._seconds = app, seconds
-        self._posts: defaultdict[bytes, _Post] = defaultdict(_Post)
+        self._mailboxes: defaultdict[bytes, _Mailbox] = defaultdict(_Mailbox)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"] if scope["type"] == "http" else ""
@@ -57,20 +57,20 @@ class Bell:
             receive = again(body, receive)
         await self._app(scope, receive, send)
         if path == QUESTION:
-            self._ring(key_of(header(scope, HEADER).partition(b" ")[2]))
+            self._tell(key_of(header(scope, HEADER).partition(b" ")[2]))
 
-    def _ring(self, key: bytes) -> None:
-        post = self._posts[key]
-        post.left += 1
-        post.came.set()
+    def _tell(self, key: bytes) -> None:
+        mailbox = self._mailboxes[key]
+        mailbox.left += 1
+        mailbox.came.set()
 
     async def _wait(self, key: bytes, receive: Receive) -> bool:
         """Until there may be a message, or long enough. False where the node went away: what it
         were given now would be lost."""
-        post = self._posts[key]
-        if not post.left:
-            post.came.clear()
-            came = asyncio.ensure_future(post.came.wait())
+        mailbox = self._mailboxes[key]
+        if not mailbox.left:
+            mailbox.came.clear()
+            came = asyncio.ensure_future(mailbox.came.wait())
             gone = asyncio.ensure_future(receive())
             try:
                 await asyncio.wait(
@@ -82,5 +82,5 @@ class Bell:
                 gone.cancel()
             if not there:
                 return False
-        post.left = max(0, post.left - 1)
+        mailbox.left = max(0, mailbox.left - 1)
         return True
